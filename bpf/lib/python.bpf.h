@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The walker: from a thread of a CPython 3.6 to 3.15 to its Python frames, in any BPF context that may read the
+ * current task's user memory (perf events, tracepoints, uprobes). Includes nothing: kernel.bpf.h, config.bpf.h and
+ * event.bpf.h come first, or the host stand-in of tests/walker.
+ *
+ * Shape: one frame is one call of the global function step_frame(), verified once with an unknown index, whose state
+ * lives in per-CPU maps; the caller is a plain bounded loop. So 1,024 frames load on 5.10 without tail calls.
+ *
+ * A frame is sent as ids: code object, f_lasti, and a hash of three pointers and the first line of the code object,
+ * which changes when the address is reused by another one. The code object's names and line table go into the same
+ * ring before the first stack that needs them (a code object may be freed at once). `known` says which ones user space
+ * has; only user space writes it, since hash updates in NMI or under sched_switch can deadlock.
+ */
+#ifndef PYLOW_PYTHON_H
+#define PYLOW_PYTHON_H
+
+/* Steps of the fallback search for the thread state: interpreters plus threads visited. */
+#define MAX_THREADS_WALKED 96
+/* A symbol record is repeated after this time if user space has not taken it in. */
+#define SYMBOL_REPEAT_NS 50000000ULL
+#define SYMBOL_SLOTS 1024
+
+struct walk_state {
+	struct python_config python;
+	__u64 frame;	/* next frame to read */
+	__u64 last_code; /* code object of the frame before, */
+	__u32 last_hash; /* whose hash need not be computed again (recursion) */
+	__u32 tgid;
+	__u64 words[16];      /* bytes of the frame */
+	__u64 code_words[12]; /* bytes of the code object from code_hash_start */
+};
+
+struct walked_stack {
+	struct stack_event event;
+	struct frame_record frames[PYLOW_MAX_FRAMES];
+};
+
+struct symbol_key {
+	__u64 code;
+	__u32 tgid, hash;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct walk_state);
+} walks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct walked_stack);
+} stacks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct symbol_key);
+	__type(value, __u8);
+} known SEC(".maps");
+
+/* Direct-mapped: time of the last record in the high bits, a tag of its key in the low 12. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SYMBOL_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} symbol_slots SEC(".maps");
+
+static __always_inline __u64 read_u64(__u64 address)
+{
+	__u64 value = 0;
+
+	bpf_probe_read_user(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+static __always_inline __u32 read_u32(__u64 address)
+{
+	__u32 value = 0;
+
+	bpf_probe_read_user(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+static __always_inline __u64 tls_value(struct python_config *py, __u64 thread_pointer, __s64 offset)
+{
+	if (py->tls_kind == TLS_STATIC)
+		return offset ? read_u64(thread_pointer + offset) : 0;
+	if (py->tls_kind == TLS_DYNAMIC) {
+		__u64 vector = read_u64(thread_pointer + 8);
+		__u64 block = read_u64(vector + (__u64)py->tls_module * (py->libc == LIBC_MUSL ? 8 : 16));
+
+		if (!block || block == ~0ULL)
+			return 0;
+		return read_u64(block + offset);
+	}
+	return 0;
+}
+
+/* pthread_getspecific(), by the layouts of glibc's struct pthread (specific_1stblock, specific) and musl's (tsd). */
+static __always_inline __u64 tss_value(struct python_config *py, __u64 thread_pointer)
+{
+	__u32 key = 0;
+	__u64 block;
+
+	if (!py->tss_key || bpf_probe_read_user(&key, sizeof(key), (void *)py->tss_key))
+		return 0;
+	if (py->libc == LIBC_MUSL) {
+		block = read_u64(thread_pointer + 0x80);
+		return block && key < 128 ? read_u64(block + key * 8) : 0;
+	}
+	if (key < 32)
+		return read_u64(thread_pointer + 0x310 + key * 16 + 8);
+	block = read_u64(thread_pointer + 0x510 + (key / 32) * 8);
+	return block ? read_u64(block + (key % 32) * 16 + 8) : 0;
+}
+
+/* The last resort: every interpreter's thread list; prefers a thread state that has a frame (sub-interpreters). */
+static __noinline __u64 find_thread_state(struct python_config *py, __u64 thread_pointer)
+{
+	__u64 interpreter, thread, found = 0;
+
+	if (!py)
+		return 0;
+	interpreter = read_u64(py->interpreters_head);
+	if (!interpreter)
+		return 0;
+	thread = read_u64(interpreter + py->interpreter_threads);
+	for (int i = 0; i < MAX_THREADS_WALKED; i++) {
+		if (!thread) {
+			interpreter = read_u64(interpreter + py->interpreter_next);
+			if (!interpreter)
+				break;
+			thread = read_u64(interpreter + py->interpreter_threads);
+			continue;
+		}
+		if (read_u64(thread + py->thread_id) == thread_pointer) {
+			found = thread;
+			if (read_u64(thread + py->thread_frame))
+				return thread;
+		}
+		thread = read_u64(thread + py->thread_next);
+	}
+	return found;
+}
+
+static __always_inline bool is_thread(struct python_config *py, __u64 thread, __u64 thread_pointer)
+{
+	return thread && read_u64(thread + py->thread_id) == thread_pointer;
+}
+
+/* Cheapest first; each candidate must belong to this thread. `tstate_current` alone is another thread's half the time. */
+static __always_inline __u64 thread_state(struct python_config *py, __u64 thread_pointer, __u32 *source)
+{
+	__u64 thread;
+
+	*source = THREAD_STATE_TLS;
+	thread = tls_value(py, thread_pointer, py->tls_offset);
+	if (is_thread(py, thread, thread_pointer))
+		return thread;
+	*source = THREAD_STATE_CURRENT;
+	thread = py->current_thread_state ? read_u64(py->current_thread_state) : 0;
+	if (is_thread(py, thread, thread_pointer))
+		return thread;
+	*source = THREAD_STATE_GILSTATE_TLS;
+	thread = py->gilstate_tls_offset ? tls_value(py, thread_pointer, py->gilstate_tls_offset) : 0;
+	if (is_thread(py, thread, thread_pointer))
+		return thread;
+	*source = THREAD_STATE_SLOT;
+	thread = py->slot_offset ? read_u64(thread_pointer + py->slot_offset) : 0;
+	if (is_thread(py, thread, thread_pointer))
+		return thread;
+	*source = THREAD_STATE_TSS;
+	thread = tss_value(py, thread_pointer);
+	if (is_thread(py, thread, thread_pointer))
+		return thread;
+	*source = THREAD_STATE_WALK;
+	thread = find_thread_state(py, thread_pointer);
+	if (!thread)
+		*source = THREAD_STATE_NONE;
+	return thread;
+}
+
+/* Copies up to `room` - 1 bytes of a str's characters; `room` is a power of two. */
+static __always_inline void copy_string(__u8 *to, __u32 room, __u64 string, __u16 string_data, __u64 *length, __u32 *state)
+{
+	__u64 bytes, data;
+
+	*length = read_u64(string + 16);
+	*state = read_u32(string + 32);
+	data = string + string_data;
+	if (!(*state & 64)) /* not ASCII: PyCompactUnicodeObject, which lost wstr_length in 3.12 */
+		data += string_data == 48 ? 24 : 16;
+	bytes = *length * ((*state >> 2) & 7);
+	if (bytes > room - 1)
+		bytes = room - 1;
+	asm volatile("" : "+r"(bytes)); /* keeps clang from comparing 32 bits and using 64 */
+	bytes &= room - 1;
+	bpf_probe_read_user(to, bytes, (void *)data);
+}
+
+/* Sends names and line table of `code` unless user space has them or was just sent them. */
+__noinline int emit_symbol(__u64 code, __u32 hash)
+{
+	__u32 zero = 0, slot = (hash ^ (__u32)(code >> 4)) & (SYMBOL_SLOTS - 1);
+	struct walk_state *walk = bpf_map_lookup_elem(&walks, &zero);
+	__u64 *last = bpf_map_lookup_elem(&symbol_slots, &slot);
+	__u64 now = bpf_ktime_get_ns(), tag = (hash ^ (code >> 3)) & 0xfff, bytes, lines;
+	struct symbol_event *event;
+	struct symbol_key key;
+
+	if (!walk || !last)
+		return 0;
+	key.code = code;
+	key.tgid = walk->tgid;
+	key.hash = hash;
+	if (bpf_map_lookup_elem(&known, &key))
+		return 0;
+	if ((*last & 0xfff) == tag && now - (*last & ~0xfffULL) < SYMBOL_REPEAT_NS)
+		return 0;
+	outcome_add(OUTCOME_SYMBOLS, 1);
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		outcome_add(OUTCOME_SYMBOLS_LOST, 1);
+		return 0;
+	}
+	*last = (now & ~0xfffULL) | tag;
+	header_init(&event->header, EVENT_SYMBOL);
+	event->code = code;
+	event->hash = hash;
+	event->first_line = (__s32)read_u32(code + walk->python.code_first_line);
+	copy_string(event->name, SYMBOL_NAME_BYTES, read_u64(code + walk->python.code_name), walk->python.string_data,
+		    &event->name_length, &event->name_state);
+	copy_string(event->file, SYMBOL_FILE_BYTES, read_u64(code + walk->python.code_file), walk->python.string_data,
+		    &event->file_length, &event->file_state);
+	lines = read_u64(code + walk->python.code_lines);
+	bytes = read_u64(lines + 16);
+	event->lines_bytes = bytes;
+	if (bytes > SYMBOL_LINES_BYTES - 1)
+		bytes = SYMBOL_LINES_BYTES - 1;
+	asm volatile("" : "+r"(bytes));
+	bytes &= SYMBOL_LINES_BYTES - 1;
+	bpf_probe_read_user(event->lines, bytes, (void *)(lines + 32));
+	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+/* Identity of a code object: its first line word, then file name, name and what follows. 0 when unreadable. */
+static __always_inline __u32 code_hash(struct walk_state *walk, __u64 code)
+{
+	const __u64 prime = 0x9E3779B97F4A7C15ULL;
+	__u32 at = walk->python.code_hash_word;
+	__u64 hash;
+
+	if (bpf_probe_read_user(walk->code_words, sizeof(walk->code_words), (void *)(code + walk->python.code_hash_start)))
+		return 0;
+	hash = walk->code_words[0] * prime;
+	hash = (hash ^ (hash >> 29) ^ walk->code_words[at & 7]) * prime;
+	hash = (hash ^ (hash >> 29) ^ walk->code_words[(at + 1) & 7]) * prime;
+	hash = (hash ^ (hash >> 29) ^ walk->code_words[(at + 2) & 7]) * prime;
+	hash >>= 32;
+	return hash ? (__u32)hash : 1;
+}
+
+/* Reads one frame and appends it. Returns 1 when the walk is over. */
+__noinline int step_frame(__u32 unused)
+{
+	__u32 zero = 0, index;
+	struct walk_state *walk = bpf_map_lookup_elem(&walks, &zero);
+	struct walked_stack *stack = bpf_map_lookup_elem(&stacks, &zero);
+	__u64 code, position, owner, mark = 0;
+
+	if (!walk || !stack)
+		return 1;
+	/* 128 bytes may end in the next, unmapped page; 80 hold every field of every version. */
+	if (bpf_probe_read_user(walk->words, 128, (void *)walk->frame) &&
+	    bpf_probe_read_user(walk->words, 80, (void *)walk->frame)) {
+		stack->event.status |= STACK_FAULT;
+		return 1;
+	}
+	code = walk->words[(walk->python.frame_code >> 3) & 15];
+	position = walk->words[(walk->python.frame_lasti >> 3) & 15];
+	owner = (walk->words[(walk->python.frame_owner >> 3) & 15] >> ((walk->python.frame_owner & 7) * 8)) & 0xff;
+	if (walk->python.shim_owner != 0xffff && owner >= walk->python.shim_owner) {
+		mark = FRAME_SHIM;
+		code = walk->frame;
+		position = 0;
+	} else {
+		if (walk->python.entry_flag && owner)
+			mark = FRAME_ENTRY;
+		code &= ~(__u64)walk->python.code_tag_mask;
+		if (walk->python.lasti_is_pointer)
+			position -= code + walk->python.code_bytecode;
+		if (code != walk->last_code) {
+			walk->last_code = code;
+			walk->last_hash = code_hash(walk, code);
+			if (walk->last_hash)
+				emit_symbol(code, walk->last_hash);
+			else
+				stack->event.status |= STACK_CODE_FAULT;
+		}
+		position = (__u32)position | ((__u64)walk->last_hash << 32);
+	}
+	index = stack->event.kernel_frames + stack->event.python_frames;
+	if (index >= PYLOW_MAX_FRAMES)
+		return 1;
+	stack->frames[index].word = (code & 0x00ffffffffffffffULL) | (mark << 56);
+	stack->frames[index].position = position;
+	stack->event.python_frames++;
+	walk->frame = walk->words[(walk->python.frame_previous >> 3) & 15];
+	if (!walk->frame) {
+		stack->event.status |= STACK_ROOT;
+		return 1;
+	}
+	return 0;
+}
+
+/* 3.12 moved the GIL into the interpreter (a pointer), 3.9 the collector's flag. */
+static __always_inline void read_interpreter_state(struct python_config *py, __u64 thread, __u32 *status)
+{
+	__u64 interpreter = read_u64(thread + py->thread_interpreter);
+	__u64 gil = py->interpreter_gil ? read_u64(interpreter + py->interpreter_gil) : py->gil;
+	__u64 collecting = py->interpreter_gc_collecting ? interpreter + py->interpreter_gc_collecting : py->gc_collecting;
+
+	if (!gil || !read_u32(gil + py->gil_locked) || read_u64(gil + py->gil_holder) != thread)
+		return;
+	*status |= STACK_HOLDS_GIL;
+	if (collecting && read_u32(collecting))
+		*status |= STACK_GC;
+}
+
+/* Appends the current thread's Python frames to the per-CPU stack, whose event is initialised. */
+static __always_inline void walk_python(struct python_config *py, __u64 thread_pointer)
+{
+	__u32 zero = 0;
+	struct walk_state *walk = bpf_map_lookup_elem(&walks, &zero);
+	struct walked_stack *stack = bpf_map_lookup_elem(&stacks, &zero);
+	__u64 thread, frame = 0;
+
+	if (!walk || !stack)
+		return;
+	thread = thread_state(py, thread_pointer, &stack->event.thread_state_source);
+	if (!thread) {
+		stack->event.status |= STACK_NO_THREAD;
+		return;
+	}
+	read_interpreter_state(py, thread, &stack->event.status);
+	if (bpf_probe_read_user(&frame, sizeof(frame), (void *)(thread + py->thread_frame))) {
+		stack->event.status |= STACK_FAULT;
+		return;
+	}
+	if (py->has_cframe && frame)
+		frame = read_u64(frame + py->cframe_frame);
+	if (!frame) {
+		stack->event.status |= STACK_NO_FRAMES;
+		return;
+	}
+	__builtin_memcpy(&walk->python, py, sizeof(*py));
+	walk->frame = frame;
+	walk->last_code = 0;
+	walk->tgid = stack->event.header.tgid;
+	for (__u32 i = 0; i < PYLOW_MAX_FRAMES; i++) {
+		if (i >= config.max_frames)
+			break;
+		if (step_frame(i))
+			break;
+	}
+	if (!(stack->event.status & (STACK_ROOT | STACK_FAULT)))
+		stack->event.status |= STACK_TRUNCATED;
+}
+
+#endif /* PYLOW_PYTHON_H */

@@ -1,0 +1,1 @@
+//! The serialised form of an event stream.

@@ -1,0 +1,1 @@
+//! Durations, sizes, counts and shares as text.
