@@ -223,6 +223,14 @@ struct syscall_stats {
 };
 _Static_assert(sizeof(struct syscall_stats) == 40 + 8 * PYLOW_LATENCY_SLOTS, "ABI");
 
+/* Value of the `waits` array: a thread that is off the CPU since `blocked_ns`. */
+struct wait_slot {
+	__u32 tid; /* 0: free */
+	__u32 pad;
+	__u64 blocked_ns, woken_ns;
+};
+_Static_assert(sizeof(struct wait_slot) == 24, "ABI");
+
 /* One record of the task iterator's output. */
 struct task_record {
 	__u32 tgid, tid;
