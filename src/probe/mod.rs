@@ -11,13 +11,14 @@ mod object;
 mod perf;
 mod plan;
 mod ring;
+mod tasks;
 
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::Sender;
 use libbpf_rs::skel::Skel;
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject};
 
@@ -26,6 +27,8 @@ pub use maps::SyscallRow;
 pub use object::Object;
 pub use perf::online_cpus;
 pub use plan::Plan;
+pub use ring::{Reader, Stopper};
+pub use tasks::{TaskRegisters, registers};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Loss;
@@ -49,13 +52,13 @@ impl Default for Slots {
 pub struct Probe<'o> {
     plan: Plan,
     skels: Vec<Box<dyn Skel<'o> + 'o>>,
-    links: Vec<Link>,
     processes: MapHandle,
-    events: MapHandle,
     known: Option<MapHandle>,
-    undecodable: AtomicU64,
-    stop: AtomicBool,
+    undecodable: Arc<AtomicU64>,
 }
+
+/// Attached programs; dropping them detaches, and no event is made after that.
+pub struct Links(#[expect(dead_code, reason = "held for its Drop")] Vec<Link>);
 
 impl<'o> Probe<'o> {
     /// Loads what `plan` needs. `btf` overrides the running kernel's type information.
@@ -77,10 +80,8 @@ impl<'o> Probe<'o> {
             skels.push(skel);
         }
         let processes = map(&skels, "processes")?.ok_or_else(|| missing_map("processes"))?;
-        let events = map(&skels, "events")?.ok_or_else(|| missing_map("events"))?;
         let known = map(&skels, "known")?;
-        let (undecodable, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { plan: plan.clone(), skels, links: Vec::new(), processes, events, known, undecodable, stop })
+        Ok(Self { plan: plan.clone(), skels, processes, known, undecodable: Arc::default() })
     }
 
     /// Follows a process; `layout` is its interpreter, `None` while it has none.
@@ -120,7 +121,8 @@ impl<'o> Probe<'o> {
     }
 
     /// Attaches every program of the plan. Events start to flow.
-    pub fn attach(&mut self) -> Result<()> {
+    pub fn attach(&self) -> Result<Links> {
+        let mut links = Vec::new();
         for object in self.plan.objects() {
             let Some(skel) = self.skels.iter().find(|skel| owns(skel.as_ref(), &object)) else { continue };
             for (name, how) in &object.programs {
@@ -129,21 +131,21 @@ impl<'o> Probe<'o> {
                         Error::failed(format!("probe `{}` has no program `{name}`", object.object.name()))
                     })?;
                 match how {
-                    Attach::Auto => self.links.push(program.attach().map_err(|err| explain_attach(&err, name))?),
+                    Attach::Auto => links.push(program.attach().map_err(|err| explain_attach(&err, name))?),
                     Attach::CpuClock(frequency) => {
                         for cpu in online_cpus()? {
-                            self.links.push(perf::attach(&program, perf::Event::CpuClock(*frequency), cpu)?);
+                            links.push(perf::attach(&program, perf::Event::CpuClock(*frequency), cpu)?);
                         }
                     }
                     Attach::PageFaults(every) => {
                         for cpu in online_cpus()? {
-                            self.links.push(perf::attach(&program, perf::Event::PageFaults(*every), cpu)?);
+                            links.push(perf::attach(&program, perf::Event::PageFaults(*every), cpu)?);
                         }
                     }
                 }
             }
         }
-        Ok(())
+        Ok(Links(links))
     }
 
     /// Declares that these sleeping threads block since `since_ns`, so that their end of wait is seen. See `Wait::before`.
@@ -152,19 +154,10 @@ impl<'o> Probe<'o> {
         maps::write_waits(&waits, tids, since_ns)
     }
 
-    /// Reads the ring into `batches` until [`Probe::finish`]; runs on a thread of its own.
-    pub fn read_events(&self, batches: &Sender<Vec<Record>>) -> Result<()> {
-        ring::read(&self.events, batches, &self.stop, &self.undecodable)
-    }
-
-    /// Detaches every program; no event is made after that.
-    pub fn detach(&mut self) {
-        self.links.clear();
-    }
-
-    /// Lets [`Probe::read_events`] return once the ring is empty.
-    pub fn finish(&self) {
-        self.stop.store(true, Ordering::Release);
+    /// The ring's reader, for a thread of its own.
+    pub fn reader(&self) -> Result<Reader> {
+        let events = map(&self.skels, "events")?.ok_or_else(|| missing_map("events"))?;
+        Ok(Reader::new(events, Arc::clone(&self.undecodable)))
     }
 
     /// What did not arrive so far.
