@@ -10,6 +10,7 @@
 #include "lib/stack.bpf.h"
 
 #define WAIT_SLOTS 65536
+#define TASK_DEAD 0x80 /* include/linux/sched.h: the last switch of an exiting thread */
 
 /* By low bits of the tid: an array, since hash updates under the run-queue lock can deadlock; a collision is counted. */
 struct {
@@ -61,7 +62,7 @@ static __always_inline void wait_begins(void *ctx, struct task_struct *prev)
 	if (!process)
 		return;
 	request.value = (__s32)task_state(prev);
-	if (request.value == 0)
+	if (request.value == 0 || request.value & TASK_DEAD)
 		return;
 	wait = wait_of(tid);
 	if (!wait)

@@ -88,8 +88,7 @@ impl Plan {
             follow_children: u32::from(self.children),
             tid: self.tid.unwrap_or(0),
             syscall: self.syscall_stacks.map_or(-1, |number| number as i32),
-            fault_every: self.faults_every.unwrap_or(0),
-            threshold_ns: 0,
+            pad: 0,
         }
     }
 }
