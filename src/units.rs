@@ -172,9 +172,13 @@ mod tests {
 
     #[test]
     fn counts_have_separators() {
-        for (value, expected) in
-            [(0, "0"), (999, "999"), (1_204, "1,204"), (1_000_000, "1,000,000"), (u64::MAX, "18,446,744,073,709,551,615")]
-        {
+        for (value, expected) in [
+            (0, "0"),
+            (999, "999"),
+            (1_204, "1,204"),
+            (1_000_000, "1,000,000"),
+            (u64::MAX, "18,446,744,073,709,551,615"),
+        ] {
             assert_eq!(count(value), expected);
         }
         assert_eq!(plural(1, "thread"), "1 thread");

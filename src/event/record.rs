@@ -80,11 +80,7 @@ impl<W: Write> Writer<W> {
     /// Starts a stream with its first line.
     pub fn new(out: W) -> io::Result<Self> {
         let mut writer = Self { out, stacks: StackTable::default(), frames: HashMap::new() };
-        writer.line(&Header {
-            format: FORMAT.into(),
-            version: VERSION,
-            pylow: env!("CARGO_PKG_VERSION").into(),
-        })?;
+        writer.line(&Header { format: FORMAT.into(), version: VERSION, pylow: env!("CARGO_PKG_VERSION").into() })?;
         Ok(writer)
     }
 
@@ -247,7 +243,8 @@ impl<R: BufRead> Reader<R> {
                 match (event.stack_mut(), stack) {
                     (Some(slot), Some(id)) => {
                         let stack = self.stacks.get(id as usize);
-                        *slot = Arc::clone(stack.ok_or_else(|| self.corrupt(&format!("stack {id} was never written")))?);
+                        *slot =
+                            Arc::clone(stack.ok_or_else(|| self.corrupt(&format!("stack {id} was never written")))?);
                     }
                     (None, None) => {}
                     (Some(_), None) => return Err(self.corrupt("an event of this kind needs a stack")),
@@ -255,7 +252,14 @@ impl<R: BufRead> Reader<R> {
                 }
                 Ok(Some(event))
             }
-            AnyLine { event: None, stack: Some(id), frames: Some(ids), status: Some(status), frame: None, is: None } => {
+            AnyLine {
+                event: None,
+                stack: Some(id),
+                frames: Some(ids),
+                status: Some(status),
+                frame: None,
+                is: None,
+            } => {
                 self.expect_next("stack", id, self.stacks.len())?;
                 let mut frames = Vec::with_capacity(ids.len());
                 for id in ids {
@@ -314,7 +318,9 @@ impl<R: BufRead> Iterator for Reader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{CodeClass, EndReason, Ended, FrameKind, Loss, ProcessTotals, Stamp, Started, SyscallTotals, Wait};
+    use crate::event::{
+        CodeClass, EndReason, Ended, FrameKind, Loss, ProcessTotals, Stamp, Started, SyscallTotals, Wait,
+    };
 
     const AT: Stamp = Stamp { ktime_ns: 5_000, tgid: 7, tid: 8, cpu: 1 };
 
