@@ -53,9 +53,8 @@ pub struct Line {
     pub values: serde_json::Map<String, serde_json::Value>,
 }
 
-/// How a title is set: the seed knows two styles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// How a title is set; hot stacks below it are set to match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TitleStyle {
     /// `--- BPF Map: @x ---`
     Map,
@@ -63,8 +62,8 @@ pub enum TitleStyle {
     Section,
 }
 
-/// A title.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// A title; its JSON form is the text.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Title {
     /// Without decoration: `@sys_counts`, `TOP STACKS`.
     pub text: String,
@@ -81,6 +80,12 @@ impl Title {
     /// `=== text ===`
     pub fn section(text: impl Into<String>) -> Self {
         Self { text: text.into(), style: TitleStyle::Section }
+    }
+}
+
+impl Serialize for Title {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 
