@@ -9,7 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use crate::command::args::Format;
 use crate::command::{COMMANDS, Entry, Env, Group};
 use crate::error::{Error, Result};
-use crate::render;
+use crate::render::json::Json;
+use crate::render::text::{Style, Text};
 use crate::report::Sink;
 
 mod progress;
@@ -123,20 +124,21 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
     }
     let entry = COMMANDS.iter().find(|entry| entry.name == name).ok_or_else(|| Error::usage(format!("no command `{name}`")))?;
     let quiet = sub.get_flag("quiet");
-    let mut sink = sink(sub.get_one::<Format>("format").copied().unwrap_or_default(), quiet);
+    let mut sink = sink(sub.get_one::<Format>("format").copied().unwrap_or_default());
     let mut monitor = progress::Progress::new(quiet);
-    let mut env = Env { sink: sink.as_mut(), monitor: &mut monitor, btf: sub.get_one::<PathBuf>("btf").cloned() };
+    let btf = sub.get_one::<PathBuf>("btf").cloned();
+    let mut env = Env { sink: sink.as_mut(), monitor: &mut monitor, btf, quiet };
     Ok((entry.run)(sub, &mut env)?)
 }
 
-fn sink(format: Format, quiet: bool) -> Box<dyn Sink> {
+fn sink(format: Format) -> Box<dyn Sink> {
     let stdout = io::stdout();
     match format {
-        Format::Json => Box::new(render::json::Json::new(stdout)),
+        Format::Json => Box::new(Json::new(stdout)),
         Format::Text => {
             let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            let width = stdout.is_terminal().then(progress::terminal_width).flatten();
-            Box::new(render::text::Text::new(stdout, render::text::Options { colour, width, banner: !quiet }))
+            let width = progress::terminal_width().unwrap_or(Style::default().width);
+            Box::new(Text::new(stdout, Style { colour, width }))
         }
     }
 }

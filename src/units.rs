@@ -1,5 +1,7 @@
 //! Durations, sizes, counts and shares as text: three significant digits, the unit next to the number.
 
+use std::time::Duration;
+
 /// `850 us`, `12.3 ms`, `1.25 s`, `2 min 5 s`, `1 h 4 min`; from nanoseconds.
 pub fn duration(ns: u64) -> String {
     const STEPS: [(u64, &str); 4] = [(1, "ns"), (1_000, "us"), (1_000_000, "ms"), (1_000_000_000, "s")];
@@ -27,6 +29,26 @@ pub fn millis(ns: u64) -> String {
         return format!("{}ms", trim_zeroes(format!("{:.1}", ns as f64 / 1e6)));
     }
     format!("{}ms", round_div(ns, 1_000_000))
+}
+
+/// A time as people write it: `5`, `2.5s`, `500ms`, `2m`, `1h`; without a unit, seconds. `None` for anything else.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let seconds = match unit {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    let time = Duration::try_from_secs_f64(number.trim_end().parse::<f64>().ok()? * seconds).ok()?;
+    (!time.is_zero()).then_some(time)
+}
+
+/// `5s`, `2.5s`, `500ms`: a time that was asked for, without a blank.
+pub fn asked(time: Duration) -> String {
+    if time.as_millis() < 1_000 { format!("{}ms", time.as_millis()) } else { format!("{}s", time.as_secs_f64()) }
 }
 
 /// `1,204`.
@@ -138,6 +160,19 @@ fn trim_zeroes(text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn asked_times_parse() {
+        let millis = |text| super::parse_duration(text).map(|time| time.as_millis());
+        assert_eq!(millis("5"), Some(5_000));
+        assert_eq!(millis("5.0"), Some(5_000));
+        assert_eq!(millis("2.5s"), Some(2_500));
+        assert_eq!(millis("200ms"), Some(200));
+        assert_eq!(millis("2m"), Some(120_000));
+        for bad in ["", "0", "-1", "s", "5 parsecs", "1e400", "nan", "inf"] {
+            assert_eq!(millis(bad), None, "{bad}");
+        }
+    }
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
+use crate::probe::Plan;
 use crate::session::{Selection, Timing};
 use crate::units;
 
@@ -87,6 +88,11 @@ pub struct LiveArgs {
 }
 
 impl LiveArgs {
+    /// A plan with what the shared flags say.
+    pub fn plan(&self) -> Plan {
+        Plan { children: self.children, tid: self.tid, ..Plan::default() }
+    }
+
     /// Where events come from. `default` is the duration when none was given; `None` means until Ctrl-C.
     pub fn source(&self, default: Option<Duration>) -> Result<Source> {
         if let Some(path) = &self.replay {

@@ -14,10 +14,11 @@ use std::time::Duration;
 use clap::{ArgMatches, FromArgMatches};
 
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{Event, Process};
 use crate::probe::Plan;
-use crate::report::{Banner, Sink};
-use crate::session::{self, Monitor};
+use crate::report::{Banner, Block, Sink};
+use crate::session::{self, Consumer, Monitor, Timing};
+use crate::units;
 use args::{LiveArgs, Source};
 
 /// What commands get from `cli`.
@@ -28,6 +29,8 @@ pub struct Env<'a> {
     pub monitor: &'a mut dyn Monitor,
     /// Kernel type information to use instead of the running kernel's.
     pub btf: Option<PathBuf>,
+    /// No banner.
+    pub quiet: bool,
 }
 
 /// Chapters of the help.
@@ -158,14 +161,68 @@ fn run_direct<C: Direct>(matches: &ArgMatches, env: &mut Env<'_>) -> Result<()> 
 fn run_live<C: Live>(matches: &ArgMatches, env: &mut Env<'_>) -> Result<()> {
     let command = parse::<C>(matches)?;
     let source = command.live().source(C::DURATION)?;
-    let mut fold = filter::Filtered::new(command.fold()?, &command.live().filter);
-    let mut consume = |event: &Event| fold.event(event, env.sink);
+    let fold = filter::Filtered::new(command.fold()?, &command.live().filter);
+    let replay = matches!(source, Source::Replay(_));
+    let mut report = Reporting { fold, sink: &mut *env.sink, words: command.banner(), quiet: env.quiet, replay, ends: None };
     match source {
-        Source::Replay(path) => session::replay(&path, env.monitor, &mut consume)?,
+        Source::Replay(path) => session::replay(&path, env.monitor, &mut report)?,
         Source::Live { selection, timing, record } => {
             let run = session::Run { selection, timing, plan: command.plan()?, record, btf: env.btf.clone() };
-            session::live(run, env.monitor, &mut consume)?;
+            session::live(run, env.monitor, &mut report)?;
         }
     }
-    fold.finish(env.sink)
+    report.fold.finish(report.sink)
+}
+
+/// A fold and the banner around it.
+struct Reporting<'a> {
+    fold: filter::Filtered,
+    sink: &'a mut dyn Sink,
+    words: Words,
+    quiet: bool,
+    replay: bool,
+    ends: Option<Duration>,
+}
+
+impl Reporting<'_> {
+    fn banner(&mut self, text: String, done: bool) -> io::Result<()> {
+        if self.quiet { Ok(()) } else { self.sink.block(Block::Banner(Banner { text, done })) }
+    }
+}
+
+impl Consumer for Reporting<'_> {
+    fn attaching(&mut self, processes: &[Process], timing: Timing) -> io::Result<()> {
+        self.ends = timing.duration;
+        let (tracer, targets) = (self.words.tracer, targets(processes));
+        if self.replay {
+            return self.banner(format!("Replaying {tracer} of {targets}"), false);
+        }
+        let time = timing.duration.map_or(String::new(), |time| format!(" for {}", units::asked(time)));
+        self.banner(format!("Attaching {tracer} to {targets}{time}..."), false)
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        if matches!(event, Event::Started(_)) {
+            let end = match self.ends {
+                _ if self.replay => None,
+                Some(time) => Some(format!(" for {}...", units::asked(time))),
+                None => Some("... Ctrl+C to stop.".to_owned()),
+            };
+            if let Some(end) = end {
+                self.banner(format!("Attached. {}{end}", self.words.doing), true)?;
+            }
+        }
+        self.fold.event(event, self.sink)
+    }
+}
+
+/// `PID 4821 (python3.11, 8 threads)`, `PID 4821 (python3.11, 8 threads) and 3 more`.
+fn targets(processes: &[Process]) -> String {
+    let Some(first) = processes.first() else { return "no process".to_owned() };
+    let threads = units::plural(first.threads.into(), "thread");
+    let more = match processes.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("PID {} ({}, {threads}){more}", first.tgid, first.executable)
 }

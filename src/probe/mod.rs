@@ -6,6 +6,7 @@
 mod abi;
 mod config;
 mod decode;
+pub mod kernel;
 mod maps;
 mod object;
 mod perf;

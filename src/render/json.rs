@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn banners_are_left_out() {
-        check(Block::Banner(Banner { attaching: "a".into(), attached: "b".into() }), "");
+        check(Block::Banner(Banner { text: "a".into(), done: true }), "");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::event::{Frame, Loss};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "block", rename_all = "snake_case")]
 pub enum Block {
-    /// The first two lines of a text report; absent from JSON.
+    /// The first lines of a text report; absent from JSON.
     Banner(Banner),
     /// One line with the values it was made of.
     Line(Line),
@@ -32,13 +32,13 @@ pub enum Block {
     Note(Note),
 }
 
-/// `Attaching <tracer> to PID 4821...` and `✓ Attached. <doing>...`.
+/// `Attaching <tracer> to PID 4821...`, later `✓ Attached. <doing>...`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Banner {
-    /// Whole first line.
-    pub attaching: String,
-    /// Whole second line, without the mark.
-    pub attached: String,
+    /// The line, without the mark.
+    pub text: String,
+    /// It says what is done: marked.
+    pub done: bool,
 }
 
 /// One line of text; `values` is its JSON form.

@@ -228,7 +228,7 @@ impl Output<'_> {
 
     fn close(self) -> Result<()> {
         match self.recorder {
-            Some(recorder) => recorder.finish().context(|| "cannot write the record".to_owned()),
+            Some(recorder) => recorder.finish().map(drop).context(|| "cannot write the record".to_owned()),
             None => Ok(()),
         }
     }

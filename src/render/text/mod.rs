@@ -92,7 +92,7 @@ impl<W: Write> Text<W> {
     fn space(&mut self, now: Last) -> io::Result<()> {
         let close = matches!(
             (self.last, now),
-            (Last::Nothing, _) | (Last::Line, Last::Line) | (Last::Checks, Last::Checks) | (Last::Note, Last::Note)
+            (Last::Nothing, _) | (Last::Banner, Last::Banner) | (Last::Line, Last::Line) | (Last::Checks, Last::Checks) | (Last::Note, Last::Note)
         );
         if !close {
             writeln!(self.out)?;
@@ -104,6 +104,9 @@ impl<W: Write> Text<W> {
 
 impl<W: Write> Sink for Text<W> {
     fn block(&mut self, block: Block) -> io::Result<()> {
+        if matches!(&block, Block::Note(note) if note.text.is_empty()) {
+            return Ok(()); // its counters are for JSON
+        }
         self.space(match &block {
             Block::Banner(_) => Last::Banner,
             Block::Line(_) => Last::Line,
@@ -128,8 +131,10 @@ impl<W: Write> Sink for Text<W> {
 }
 
 fn write_banner(banner: &Banner, style: Style, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{}", visible(&banner.attaching))?;
-    writeln!(out, "{} {}", style.paint(Ink::Green, "✓"), visible(&banner.attached))
+    if banner.done {
+        write!(out, "{} ", style.paint(Ink::Green, "✓"))?;
+    }
+    writeln!(out, "{}", visible(&banner.text))
 }
 
 fn write_title(title: &Title, style: Style, out: &mut impl Write) -> io::Result<()> {

@@ -40,13 +40,11 @@ fn counts(rows: &[(&str, u64, &str)], hidden: usize) -> Block {
 
 #[test]
 fn syscall_counts_as_documented() {
-    let banner = Block::Banner(Banner {
-        attaching: "Attaching syscall counter to PID 4821...".into(),
-        attached: "Attached. Monitoring syscall events... Ctrl+C to stop.".into(),
-    });
+    let attaching = Banner { text: "Attaching syscall counter to PID 4821...".into(), done: false };
+    let attached = Banner { text: "Attached. Monitoring syscall events... Ctrl+C to stop.".into(), done: true };
     let rows = [("sys_enter_read", 1_231, "12 errors, mean 4.2 us"), ("sys_enter_write", 184, "")];
     assert_eq!(
-        render(vec![banner, counts(&rows, 12)]),
+        render(vec![Block::Banner(attaching), Block::Banner(attached), counts(&rows, 12)]),
         "\
 Attaching syscall counter to PID 4821...
 ✓ Attached. Monitoring syscall events... Ctrl+C to stop.
@@ -306,7 +304,7 @@ fn nothing_of_the_target_reaches_the_terminal_raw() {
         remark: text(evil),
     }];
     let blocks = vec![
-        Block::Banner(Banner { attaching: text(evil), attached: text(evil) }),
+        Block::Banner(Banner { text: text(evil), done: true }),
         line(evil),
         counts(&[(evil, 1, evil)], 0),
         Block::Histogram(Histogram { title: Title::map(evil), unit: Unit::Ns, buckets: vec![] }),
