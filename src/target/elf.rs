@@ -5,10 +5,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use object::LittleEndian;
 use object::elf::{FileHeader64, PF_X, PT_LOAD, SHT_DYNSYM, SHT_SYMTAB, Sym64};
 use object::read::ReadCache;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
-use object::LittleEndian;
 
 use super::process::{self, Mapping};
 use crate::error::{Context, Error, Result};

@@ -190,7 +190,9 @@ fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
         let (offset, size) = (word(position)?, word(size_position)?);
         let fits = offset.checked_add(width).is_some_and(|end| end <= size) && size < 1 << 24 && offset % width == 0;
         let offset = u32::try_from(offset).ok().filter(|_| fits);
-        offset.ok_or_else(|| wrong(format!("the field at {position} is {:#x}, outside its struct", word(position).unwrap_or(0))))
+        offset.ok_or_else(|| {
+            wrong(format!("the field at {position} is {:#x}, outside its struct", word(position).unwrap_or(0)))
+        })
     };
     let short = |position, size_position, width| {
         let offset = field(position, size_position, width)?;

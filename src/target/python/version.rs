@@ -36,10 +36,8 @@ impl Version {
         let (minor, rest) = number(rest.strip_prefix('.')?)?;
         let (micro, rest) = number(rest.strip_prefix('.')?)?;
         let level = [("rc", 0xc), ("a", 0xa), ("b", 0xb)];
-        let (level, rest) = level
-            .iter()
-            .find_map(|(name, level)| Some((*level, rest.strip_prefix(name)?)))
-            .unwrap_or((0xf, rest));
+        let (level, rest) =
+            level.iter().find_map(|(name, level)| Some((*level, rest.strip_prefix(name)?))).unwrap_or((0xf, rest));
         let (serial, rest) = if level == 0xf { (0, rest) } else { number(rest)? };
         let ends = rest.is_empty() || rest.starts_with([' ', '+', '\0']);
         let found = Self {
@@ -99,7 +97,9 @@ mod tests {
 
     #[test]
     fn hex_and_text_agree() {
-        for (hex, text) in [(0x030b02f0, "3.11.2"), (0x030c00c1, "3.12.0rc1"), (0x030f00a7, "3.15.0a7"), (0x030912f0, "3.9.18")] {
+        for (hex, text) in
+            [(0x030b02f0, "3.11.2"), (0x030c00c1, "3.12.0rc1"), (0x030f00a7, "3.15.0a7"), (0x030912f0, "3.9.18")]
+        {
             let version = Version::from_hex(hex).unwrap();
             assert_eq!(version.to_string(), text);
             assert_eq!(Version::from_text(text), Some(version));
