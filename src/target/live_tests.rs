@@ -71,7 +71,8 @@ pub(super) fn interpreters() -> Vec<Interpreter> {
         });
         named.map(|entry| entry.path()).collect::<Vec<_>>()
     };
-    let below = |root: &str| fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let below =
+        |root: &str| fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let mut found: Vec<Interpreter> = Vec::new();
     let home = std::env::var("HOME").unwrap_or_default();
     for root in [vec!["/usr".into(), "/usr/local".into()], below(&format!("{home}/.pyenv/versions"))].concat() {
@@ -147,7 +148,8 @@ fn running_threads_are_verified() {
 #[test]
 fn a_process_just_started() {
     for interpreter in interpreters() {
-        let child = interpreter.command().args(["-c", "import time; time.sleep(60)"]).stdin(Stdio::null()).spawn().unwrap();
+        let child =
+            interpreter.command().args(["-c", "import time; time.sleep(60)"]).stdin(Stdio::null()).spawn().unwrap();
         let running = Running(child);
         let target = Target::open(running.pid()).unwrap_or_else(|err| panic!("{interpreter:?}: {err}"));
         assert!(target.layout.is_some());
@@ -259,7 +261,10 @@ time.sleep(60)
     assert_eq!(select::by_name("pylow_select_test").unwrap(), both);
     assert!(select::python_processes().unwrap().iter().any(|process| process.tgid == running.pid()));
     let forked = Target::open(running.pid()).unwrap().forked(child[0]).unwrap();
-    assert_eq!(Target::open(child[0]).unwrap().layout.unwrap().interpreters_head, forked.layout.unwrap().interpreters_head);
+    assert_eq!(
+        Target::open(child[0]).unwrap().layout.unwrap().interpreters_head,
+        forked.layout.unwrap().interpreters_head
+    );
     // SAFETY: kill(2) on the child of our own child.
     unsafe { libc::kill(child[0] as i32, libc::SIGKILL) };
 

@@ -1,5 +1,6 @@
 //! Where the GILs are: futex waits inside them are waits for the GIL, and the holder is read from them.
 
+use super::discover::Image;
 use super::layout::Layout;
 use super::offsets::Known;
 use super::verify::Seen;
@@ -8,17 +9,24 @@ use crate::target::memory::Memory;
 /// `cond` in `struct _gil_runtime_state` (Include/internal/pycore_gil.h): behind interval, last_holder, locked and
 /// switch_number. `mutex` follows it; then come the condition and mutex for forced switching.
 const COND: u64 = 32;
+const COND_BYTES: usize = size_of::<libc::pthread_cond_t>();
+const MUTEX_BYTES: usize = size_of::<libc::pthread_mutex_t>();
 /// Shortest and longest switch interval believed when the struct is searched for, microseconds; the default is 5000.
 const INTERVALS: std::ops::RangeInclusive<u64> = 1..=100_000_000;
 
-/// Fills in `gil` and `gils`; without a note about them, all is known.
-pub(super) fn complete(memory: &Memory, layout: &mut Layout, known: &Known, seen: &Seen, notes: &mut Vec<String>) {
-    let mut addresses = Vec::new();
+/// Fills in `gil` and `gils`; what could not be found, or not exactly, becomes a note.
+pub(super) fn complete(
+    memory: &Memory,
+    image: &Image,
+    layout: &mut Layout,
+    known: &Known,
+    seen: &Seen,
+    notes: &mut Vec<String>,
+) {
     if layout.runtime == 0 {
-        // 3.6: static variables of Python/ceval_gil.h; what is exported is the thread state that holds the GIL.
-        layout.gil = layout.current_thread_state;
-        return;
+        return statics(image, layout, notes);
     }
+    let mut addresses = Vec::new();
     if layout.offsets.interpreter_gil != 0 {
         let pointer = |interpreter: &u64| memory.u64(interpreter + u64::from(layout.offsets.interpreter_gil)).ok();
         addresses.extend(seen.interpreters.iter().filter_map(pointer).filter(|gil| *gil != 0));
@@ -37,8 +45,24 @@ pub(super) fn complete(memory: &Memory, layout: &mut Layout, known: &Known, seen
     if addresses.is_empty() {
         notes.push("its GIL was not found".into());
     }
-    let waited_on = size_of::<libc::pthread_cond_t>() + size_of::<libc::pthread_mutex_t>();
-    layout.gils = addresses.into_iter().map(|gil| (gil + COND, gil + COND + waited_on as u64)).collect();
+    let waited_on = (COND_BYTES + MUTEX_BYTES) as u64;
+    layout.gils = addresses.into_iter().map(|gil| (gil + COND, gil + COND + waited_on)).collect();
+}
+
+/// 3.6: the GIL is static variables of Python/ceval_gil.h; exported is only the thread state that holds it. Without a
+/// symbol table, a futex among the interpreter's own variables is taken for its GIL.
+fn statics(image: &Image, layout: &mut Layout, notes: &mut Vec<String>) {
+    layout.gil = layout.current_thread_state;
+    let at = |name| image.symbol(name).map(|symbol| layout.image_bias.wrapping_add(symbol.address));
+    if let (Some(cond), Some(mutex)) = (at("gil_cond"), at("gil_mutex")) {
+        layout.gils = vec![(mutex, mutex + MUTEX_BYTES as u64), (cond, cond + COND_BYTES as u64)];
+        return;
+    }
+    let variables = image.elf.segments.iter().filter(|segment| segment.writable);
+    let range = |start: u64, size: u64| (start, start.wrapping_add(size));
+    layout.gils =
+        variables.map(|segment| range(layout.image_bias.wrapping_add(segment.address), segment.size)).collect();
+    notes.push("stripped: its GIL is told from other waits by lying among its static variables".into());
 }
 
 /// Interval, holder and lock word look like a GIL's; the holder may change or end between two looks.
