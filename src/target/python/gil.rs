@@ -32,9 +32,9 @@ pub(super) fn complete(
         addresses.extend(seen.interpreters.iter().filter_map(pointer).filter(|gil| *gil != 0));
         addresses.sort_unstable();
         addresses.dedup();
-        if addresses.is_empty() || !addresses.iter().all(|gil| is_gil(memory, layout, seen, *gil)) {
+        addresses.retain(|gil| is_gil(memory, layout, seen, *gil));
+        if addresses.is_empty() {
             layout.offsets.interpreter_gil = 0;
-            addresses.clear();
         }
     } else if let Some(offset) = known.runtime.gil {
         let expected = layout.runtime + u64::from(offset);
@@ -65,16 +65,17 @@ fn statics(image: &Image, layout: &mut Layout, notes: &mut Vec<String>) {
     notes.push("stripped: its GIL is told from other waits by lying among its static variables".into());
 }
 
-/// Interval, holder and lock word look like a GIL's; the holder may change or end between two looks.
+/// Interval, holder and lock word look like a GIL's; the holder may change between two looks.
 fn is_gil(memory: &Memory, layout: &Layout, seen: &Seen, address: u64) -> bool {
     (0..16).any(|_| memory.bytes(address, COND as usize).is_ok_and(|bytes| looks_like_gil(&bytes, layout, seen, true)))
 }
 
+/// `unheld`: a GIL that nobody holds is believed too; its last holder may have ended.
 fn looks_like_gil(bytes: &[u8], layout: &Layout, seen: &Seen, unheld: bool) -> bool {
     let word = |offset: usize| bytes[offset..offset + 8].try_into().map_or(0, u64::from_le_bytes);
     let locked = word(usize::from(layout.offsets.gil_locked)) as u32;
     let holder = word(usize::from(layout.offsets.gil_holder));
-    INTERVALS.contains(&word(0)) && locked <= 1 && (seen.thread_at(holder) || unheld && holder == 0)
+    INTERVALS.contains(&word(0)) && locked <= 1 && (seen.thread_at(holder) || unheld && (holder == 0 || locked == 0))
 }
 
 /// Patch levels whose `_PyRuntime` differs from the table (3.7.0 to 3.7.3): the one place in it that looks like a GIL.
@@ -85,4 +86,31 @@ fn search(memory: &Memory, layout: &Layout, seen: &Seen) -> Option<u64> {
     let mut found = places.filter(|at| looks_like_gil(&bytes[*at..*at + COND as usize], layout, seen, false));
     let only = found.next()?;
     found.next().is_none().then_some(layout.runtime + only as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Target;
+    use crate::target::live_tests::{SLEEPING, interpreters};
+    use crate::target::python::verify::{Frames, ThreadState};
+
+    #[test]
+    fn found_where_the_table_does_not_say() {
+        let (running, _) = interpreters()[0].start(SLEEPING);
+        let layout = Target::open(running.pid()).unwrap().layout.unwrap();
+        let holder = 0x7000_1000_u64;
+        let mut words = vec![0_u64; 256];
+        let seen = Seen {
+            interpreters: vec![0x7000_0000],
+            threads: vec![ThreadState { address: holder, id: 1, frames: Frames::None }],
+        };
+        let memory = Memory::of(std::process::id());
+        let layout = Layout { runtime: words.as_ptr() as u64, ..Layout::clone(&layout) };
+        assert_eq!(search(&memory, &layout, &seen), None);
+        words[40..44].copy_from_slice(&[5000, holder, 1, 17]);
+        assert_eq!(search(&memory, &layout, &seen), Some(layout.runtime + 320));
+        words[80..84].copy_from_slice(&[5000, holder, 1, 17]);
+        assert_eq!(search(&memory, &layout, &seen), None, "two places are a doubt");
+    }
 }
