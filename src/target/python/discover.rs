@@ -7,7 +7,7 @@ use super::layout::{Layout, Libc, Tls};
 use super::offsets::{self, Known};
 use super::verify::{self, Doubt, Seen};
 use super::version::Version;
-use super::{debug_offsets, machine_code, thread_state};
+use super::{debug_offsets, gil, machine_code, thread_state};
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::elf::{self, Elf, Symbol, Symbols};
 use crate::target::memory::Memory;
@@ -260,7 +260,7 @@ impl Candidate<'_> {
             layout.slot_offset = thread_state::slot_offset(self.memory, seen, self.memory.u32(layout.tss_key).ok());
         }
         let mut notes = Vec::new();
-        super::gil::complete(self.memory, layout, known, seen, &mut notes);
+        gil::complete(self.memory, self.image, layout, known, seen, &mut notes);
         layout.gc_collecting = self.gc_collecting(layout, known);
         layout.evidence = evidence(layout, seen, self.image.deleted, &notes);
     }

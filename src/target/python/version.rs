@@ -8,7 +8,7 @@ use crate::error::Error;
 /// `PY_VERSION_HEX`, taken apart (Include/patchlevel.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
-    /// 3
+    /// 3; 2 only to say that it is not supported.
     pub(super) major: u16,
     /// 11 of 3.11.2
     pub(super) minor: u16,
@@ -47,14 +47,15 @@ impl Version {
             level,
             serial: u8::try_from(serial).ok().filter(|serial| *serial < 16)?,
         };
-        (major == 3 && minor < 256 && ends).then_some(found)
+        ((2..=3).contains(&major) && minor < 256 && ends).then_some(found)
     }
 
     /// From a file name: `libpython3.8.so.1.0`, `python3.11`, `libpython3.6m.so`. The patch level stays unknown.
     pub(super) fn from_file_name(name: &str) -> Option<Self> {
-        let (_, rest) = name.split_once("python3.")?;
-        let (minor, _) = number(rest)?;
-        Some(Self { major: 3, minor, micro: None, level: 0, serial: 0 })
+        let (_, rest) = name.split_once("python")?;
+        let (major, rest) = number(rest).filter(|(major, _)| (2..=3).contains(major))?;
+        let (minor, _) = number(rest.strip_prefix('.')?)?;
+        Some(Self { major, minor, micro: None, level: 0, serial: 0 })
     }
 
     /// `PY_VERSION_HEX`; the low 16 bits are 0 when only the minor version is known.
@@ -111,7 +112,8 @@ mod tests {
     fn strings_that_are_versions_and_others() {
         assert_eq!(Version::from_text("3.9.2+").unwrap().to_string(), "3.9.2");
         assert_eq!(Version::from_text("3.8.18 (default, May  9 2026)").unwrap().to_string(), "3.8.18");
-        for text in ["2.7.18", "3.9", "3.9.x", "3.9.2-foo", "3.9.300", "", "%.80s (%.80s) %.80s", "3.1.4.1"] {
+        assert_eq!(Version::from_text("2.7.18 (default").unwrap().to_string(), "2.7.18");
+        for text in ["4.0.1", "3.9", "3.9.x", "3.9.2-foo", "3.9.300", "", "%.80s (%.80s) %.80s", "3.1.4.1"] {
             assert_eq!(Version::from_text(text), None, "{text}");
         }
     }
