@@ -13,6 +13,7 @@ struct process_event abi_process_event;
 struct process_config abi_process_config;
 struct session_config abi_session_config;
 struct syscall_stats abi_syscall_stats;
+struct wait_slot abi_wait_slot;
 struct task_record abi_task_record;
 enum event_kind abi_event_kind;
 enum stack_status abi_stack_status;

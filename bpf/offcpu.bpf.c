@@ -10,21 +10,17 @@
 #include "lib/stack.bpf.h"
 
 #define WAIT_SLOTS 65536
-
-struct wait {
-	__u32 tid, pad;
-	__u64 blocked_ns, woken_ns;
-};
+#define TASK_DEAD 0x80 /* include/linux/sched.h: the last switch of an exiting thread */
 
 /* By low bits of the tid: an array, since hash updates under the run-queue lock can deadlock; a collision is counted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, WAIT_SLOTS);
 	__type(key, __u32);
-	__type(value, struct wait);
+	__type(value, struct wait_slot);
 } waits SEC(".maps");
 
-static __always_inline struct wait *wait_of(__u32 tid)
+static __always_inline struct wait_slot *wait_of(__u32 tid)
 {
 	__u32 slot = tid & (WAIT_SLOTS - 1);
 
@@ -34,7 +30,7 @@ static __always_inline struct wait *wait_of(__u32 tid)
 static __always_inline void wait_ends(struct task_struct *next)
 {
 	__u32 tid = BPF_CORE_READ(next, pid);
-	struct wait *wait = wait_of(tid);
+	struct wait_slot *wait = wait_of(tid);
 	struct resume_event event;
 	__u64 woken;
 
@@ -61,12 +57,12 @@ static __always_inline void wait_begins(void *ctx, struct task_struct *prev)
 	struct stack_request request = { .kind = EVENT_BLOCK, .kernel = true, .syscall_args = true };
 	__u32 zero = 0, tid = (__u32)bpf_get_current_pid_tgid();
 	struct walked_stack *stack;
-	struct wait *wait;
+	struct wait_slot *wait;
 
 	if (!process)
 		return;
 	request.value = (__s32)task_state(prev);
-	if (request.value == 0)
+	if (request.value == 0 || request.value & TASK_DEAD)
 		return;
 	wait = wait_of(tid);
 	if (!wait)
@@ -97,7 +93,7 @@ SEC("raw_tp/sched_wakeup")
 int sched_wakeup(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u32 tid = BPF_CORE_READ((struct task_struct *)ctx->args[0], pid);
-	struct wait *wait = wait_of(tid);
+	struct wait_slot *wait = wait_of(tid);
 
 	if (wait && wait->tid == tid && !wait->woken_ns)
 		wait->woken_ns = bpf_ktime_get_ns();

@@ -7,11 +7,11 @@
 #ifndef PYLOW_H
 #define PYLOW_H
 
-#define PYLOW_MAX_FRAMES 1024	    /* Python frames kept of one stack, leaf side; power of two */
-#define PYLOW_MAX_KERNEL_FRAMES 48  /* kernel frames kept of one stack */
+#define PYLOW_MAX_FRAMES 1024	       /* Python frames kept of one stack, leaf side; power of two */
+#define PYLOW_MAX_KERNEL_FRAMES 48     /* kernel frames kept of one stack */
 #define PYLOW_NATIVE_STACK_BYTES 16384 /* user stack copied for native unwinding; power of two */
-#define PYLOW_MAX_SYSCALLS 512	    /* system call numbers counted; x86_64 ends near 470 */
-#define PYLOW_LATENCY_SLOTS 40	    /* log2 buckets of nanoseconds: 2^39 ns = 9 minutes */
+#define PYLOW_MAX_SYSCALLS 512	       /* system call numbers counted; x86_64 ends near 470 */
+#define PYLOW_LATENCY_SLOTS 40	       /* log2 buckets of nanoseconds: 2^39 ns = 9 minutes */
 
 enum event_kind {
 	EVENT_SAMPLE = 1, /* stack_event: an on-CPU sample */
@@ -113,11 +113,11 @@ struct symbol_event {
 	__u64 code; /* address of the code object */
 	__u32 hash; /* its identity */
 	__s32 first_line;
-	__u64 lines_bytes;		 /* real length of the line table; longer than the copy: read it lazily */
-	__u64 name_length, file_length;	 /* code points */
-	__u32 name_state, file_state;	 /* PyASCIIObject.state */
-	__u8 name[SYMBOL_NAME_BYTES];	 /* co_qualname where there is one, else co_name */
-	__u8 file[SYMBOL_FILE_BYTES];	 /* co_filename */
+	__u64 lines_bytes;		/* real length of the line table; longer than the copy: read it lazily */
+	__u64 name_length, file_length; /* code points */
+	__u32 name_state, file_state;	/* PyASCIIObject.state */
+	__u8 name[SYMBOL_NAME_BYTES];	/* co_qualname where there is one, else co_name */
+	__u8 file[SYMBOL_FILE_BYTES];	/* co_filename */
 	__u8 lines[SYMBOL_LINES_BYTES];
 };
 _Static_assert(sizeof(struct symbol_event) == 72 + 896, "ABI");
@@ -169,9 +169,9 @@ struct python_config {
 	__u16 code_tag_mask;	/* low bits of f_executable that are a tag */
 	/* PyCodeObject */
 	__u16 code_first_line, code_file, code_name, code_lines, code_bytecode;
-	__u16 code_hash_start;	/* code_first_line rounded down to 8 */
-	__u16 code_hash_word;	/* index of the co_filename word from there: it and the next two are hashed */
-	__u16 string_data;	/* offset of the characters of an ASCII string: 48, or 40 from 3.12 */
+	__u16 code_hash_start; /* code_first_line rounded down to 8 */
+	__u16 code_hash_word;  /* index of the co_filename word from there: it and the next two are hashed */
+	__u16 string_data;     /* offset of the characters of an ASCII string: 48, or 40 from 3.12 */
 	/* GIL */
 	__u16 gil_locked, gil_holder;
 	__u16 pad2[2];
@@ -194,22 +194,21 @@ struct session_config {
 	__u32 kernel_stacks;   /* take kernel frames */
 	__u32 follow_children; /* forked processes are followed too */
 	__u32 tid;	       /* only this thread; 0: all */
-	__s32 syscall;	       /* only this system call; -1: all */
-	__u32 fault_every;     /* take a stack at every n-th page fault */
-	__u64 threshold_ns;    /* waits shorter than this emit nothing */
+	__s32 syscall;	       /* stacks only at this system call */
+	__u32 pad;
 };
-_Static_assert(sizeof(struct session_config) == 40, "ABI");
+_Static_assert(sizeof(struct session_config) == 32, "ABI");
 
 /* Indices of the per-CPU `outcomes` counters. generated = delivered + lost, always. */
 enum outcome {
-	OUTCOME_GENERATED,	/* stack and resume events made */
-	OUTCOME_LOST,		/* of them, no room in the ring */
-	OUTCOME_SYMBOLS,	/* symbol records made */
-	OUTCOME_SYMBOLS_LOST,	/* of them, no room in the ring */
-	OUTCOME_NATIVE_LOST,	/* native stacks without room in the ring */
-	OUTCOME_PROCESS_LOST,	/* fork, exec or exit events without room in the ring */
-	OUTCOME_COLLIDED,	/* waits forgotten: two threads shared a slot */
-	OUTCOME_NS,		/* nanoseconds spent in stack programs */
+	OUTCOME_GENERATED,    /* stack and resume events made */
+	OUTCOME_LOST,	      /* of them, no room in the ring */
+	OUTCOME_SYMBOLS,      /* symbol records made */
+	OUTCOME_SYMBOLS_LOST, /* of them, no room in the ring */
+	OUTCOME_NATIVE_LOST,  /* native stacks without room in the ring */
+	OUTCOME_PROCESS_LOST, /* fork, exec or exit events without room in the ring */
+	OUTCOME_COLLIDED,     /* waits forgotten: two threads shared a slot */
+	OUTCOME_NS,	      /* nanoseconds spent in stack programs */
 	OUTCOME_COUNT,
 };
 
@@ -222,6 +221,14 @@ struct syscall_stats {
 	__u64 slots[PYLOW_LATENCY_SLOTS]; /* log2 of ns, of finished calls */
 };
 _Static_assert(sizeof(struct syscall_stats) == 40 + 8 * PYLOW_LATENCY_SLOTS, "ABI");
+
+/* Value of the `waits` array: a thread that is off the CPU since `blocked_ns`. */
+struct wait_slot {
+	__u32 tid; /* 0: free */
+	__u32 pad;
+	__u64 blocked_ns, woken_ns;
+};
+_Static_assert(sizeof(struct wait_slot) == 24, "ABI");
 
 /* One record of the task iterator's output. */
 struct task_record {

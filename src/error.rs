@@ -42,12 +42,13 @@ pub struct Error {
     message: String,
     reasons: Vec<String>,
     hint: Option<String>,
+    closed_pipe: bool,
 }
 
 impl Error {
     /// An error of `kind`. Messages are lower case, without a final period.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), reasons: Vec::new(), hint: None }
+        Self { kind, message: message.into(), reasons: Vec::new(), hint: None, closed_pipe: false }
     }
 
     /// An error without a kind of its own.
@@ -102,6 +103,16 @@ impl Error {
         self.kind
     }
 
+    /// What to do about it.
+    pub fn next_step(&self) -> Option<String> {
+        self.hint.clone()
+    }
+
+    /// The reader of our output closed its end, which is no failure of ours.
+    pub fn is_closed_pipe(&self) -> bool {
+        self.closed_pipe
+    }
+
     /// The first line, without reasons and hint.
     pub fn message(&self) -> &str {
         &self.message
@@ -130,7 +141,7 @@ impl From<io::Error> for Error {
             io::ErrorKind::PermissionDenied => ErrorKind::NotPermitted,
             _ => ErrorKind::Failed,
         };
-        Self::new(kind, err.to_string())
+        Self { closed_pipe: err.kind() == io::ErrorKind::BrokenPipe, ..Self::new(kind, err.to_string()) }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod error;
 pub mod event;
 pub mod export;
 pub mod inspect;
+pub mod probe;
 pub mod render;
 pub mod report;
 pub mod symbol;

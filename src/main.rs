@@ -1,1 +1,5 @@
-fn main(){}
+//! The `pylow` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    pylow::cli::main()
+}

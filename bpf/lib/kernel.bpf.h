@@ -38,12 +38,21 @@ static __always_inline __u64 task_thread_pointer(struct task_struct *task)
 #define KERNEL_STACK_BYTES 16384 /* THREAD_SIZE with 4 KiB pages, arch/arm64/include/asm/memory.h */
 #endif
 
-/* The current task's saved user registers: bpf_task_pt_regs() since 5.15, before that where the entry code stores them. */
-static __always_inline struct pt_regs *current_user_regs(struct task_struct *task)
+/* Where a task's saved user registers are; `task` must be a pointer the verifier trusts. bpf_task_pt_regs() came in 5.15. */
+static __always_inline struct pt_regs *task_user_regs(struct task_struct *task)
 {
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+		return (struct pt_regs *)bpf_task_pt_regs(task);
+	/* Before: where the entry code stores them, at the end of the kernel stack. */
 	return (struct pt_regs *)((__u64)BPF_CORE_READ(task, stack) + KERNEL_STACK_BYTES - sizeof(struct pt_regs));
+}
+
+static __always_inline struct pt_regs *current_user_regs(void)
+{
+	/* bpf_get_current_task_btf() came in 5.11. */
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return task_user_regs(bpf_get_current_task_btf());
+	return task_user_regs((struct task_struct *)bpf_get_current_task());
 }
 
 struct user_regs {

@@ -23,7 +23,7 @@
 
 struct walk_state {
 	struct python_config python;
-	__u64 frame;	/* next frame to read */
+	__u64 frame;	 /* next frame to read */
 	__u64 last_code; /* code object of the frame before, */
 	__u32 last_hash; /* whose hash need not be computed again (recursion) */
 	__u32 tgid;
@@ -186,7 +186,8 @@ static __always_inline __u64 thread_state(struct python_config *py, __u64 thread
 }
 
 /* Copies up to `room` - 1 bytes of a str's characters; `room` is a power of two. */
-static __always_inline void copy_string(__u8 *to, __u32 room, __u64 string, __u16 string_data, __u64 *length, __u32 *state)
+static __always_inline void copy_string(__u8 *to, __u32 room, __u64 string, __u16 string_data, __u64 *length,
+					__u32 *state)
 {
 	__u64 bytes, data;
 
@@ -256,7 +257,8 @@ static __always_inline __u32 code_hash(struct walk_state *walk, __u64 code)
 	__u32 at = walk->python.code_hash_word;
 	__u64 hash;
 
-	if (bpf_probe_read_user(walk->code_words, sizeof(walk->code_words), (void *)(code + walk->python.code_hash_start)))
+	if (bpf_probe_read_user(walk->code_words, sizeof(walk->code_words),
+				(void *)(code + walk->python.code_hash_start)))
 		return 0;
 	hash = walk->code_words[0] * prime;
 	hash = (hash ^ (hash >> 29) ^ walk->code_words[at & 7]) * prime;
@@ -324,7 +326,8 @@ static __always_inline void read_interpreter_state(struct python_config *py, __u
 {
 	__u64 interpreter = read_u64(thread + py->thread_interpreter);
 	__u64 gil = py->interpreter_gil ? read_u64(interpreter + py->interpreter_gil) : py->gil;
-	__u64 collecting = py->interpreter_gc_collecting ? interpreter + py->interpreter_gc_collecting : py->gc_collecting;
+	__u64 collecting =
+		py->interpreter_gc_collecting ? interpreter + py->interpreter_gc_collecting : py->gc_collecting;
 
 	if (!gil || !read_u32(gil + py->gil_locked) || read_u64(gil + py->gil_holder) != thread)
 		return;

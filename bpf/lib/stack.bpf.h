@@ -131,7 +131,7 @@ static __always_inline int emit_stack(void *ctx, struct process_config *process,
 	stack->event.value = request->value;
 	stack->event.pad = 0;
 	thread_pointer = task_thread_pointer(task);
-	if (!read_user_regs(&regs, current_user_regs(task)))
+	if (!read_user_regs(&regs, current_user_regs()))
 		regs.syscall = -1;
 	stack->event.user_ip = regs.ip;
 	stack->event.syscall = regs.syscall >= 0 && regs.syscall < PYLOW_MAX_SYSCALLS ? (__s32)regs.syscall : -1;

@@ -1,7 +1,9 @@
 //! What was seen, as plain data: the events every command folds, live or replayed. No I/O, no clock.
 //!
-//! Times are CLOCK_MONOTONIC nanoseconds (`_ns`). Serialised form: [`record`].
+//! Times are CLOCK_MONOTONIC nanoseconds (`_ns`). Serialised form: [`record`], where each distinct stack is written once:
+//! serde alone skips the stacks of events.
 
+mod intern;
 pub mod record;
 mod stack;
 
@@ -9,6 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use intern::StackTable;
 pub use stack::{Frame, FrameKind, Stack, StackStatus};
 
 /// When and where something happened.
@@ -134,6 +137,7 @@ pub struct Wait {
     /// It waited for the GIL: a futex inside the interpreter's GIL.
     pub gil: bool,
     /// Where it was.
+    #[serde(skip)]
     pub stack: Arc<Stack>,
 }
 
@@ -197,6 +201,7 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         module: Option<Arc<str>>,
         /// The stack.
+        #[serde(skip)]
         stack: Arc<Stack>,
     },
     /// An off-CPU interval.
@@ -208,6 +213,7 @@ pub enum Event {
         /// Its name.
         name: Arc<str>,
         /// Where it was called.
+        #[serde(skip)]
         stack: Arc<Stack>,
     },
     /// A page fault; one event may stand for several.
@@ -219,6 +225,7 @@ pub enum Event {
         /// How many faults this one stands for.
         weight: u64,
         /// Where.
+        #[serde(skip)]
         stack: Arc<Stack>,
     },
     /// A followed process appeared: forked, or became Python by exec.
@@ -242,4 +249,23 @@ pub enum Event {
     Totals(ProcessTotals),
     /// Last event.
     Ended(Ended),
+}
+
+impl Event {
+    /// The stack of an event that has one.
+    pub fn stack(&self) -> Option<&Arc<Stack>> {
+        match self {
+            Self::Sample { stack, .. } | Self::Syscall { stack, .. } | Self::Fault { stack, .. } => Some(stack),
+            Self::Wait(wait) => Some(&wait.stack),
+            _ => None,
+        }
+    }
+
+    fn stack_mut(&mut self) -> Option<&mut Arc<Stack>> {
+        match self {
+            Self::Sample { stack, .. } | Self::Syscall { stack, .. } | Self::Fault { stack, .. } => Some(stack),
+            Self::Wait(wait) => Some(&mut wait.stack),
+            _ => None,
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::event::{Frame, Loss};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "block", rename_all = "snake_case")]
 pub enum Block {
-    /// The first two lines of a text report; absent from JSON.
+    /// The first lines of a text report; absent from JSON.
     Banner(Banner),
     /// One line with the values it was made of.
     Line(Line),
@@ -32,13 +32,13 @@ pub enum Block {
     Note(Note),
 }
 
-/// `Attaching <tracer> to PID 4821...` and `✓ Attached. <doing>...`.
+/// `Attaching <tracer> to PID 4821...`, later `✓ Attached. <doing>...`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Banner {
-    /// Whole first line.
-    pub attaching: String,
-    /// Whole second line, without the mark.
-    pub attached: String,
+    /// The line, without the mark.
+    pub text: String,
+    /// It says what is done: marked.
+    pub done: bool,
 }
 
 /// One line of text; `values` is its JSON form.
@@ -53,9 +53,8 @@ pub struct Line {
     pub values: serde_json::Map<String, serde_json::Value>,
 }
 
-/// How a title is set: the seed knows two styles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// How a title is set; hot stacks below it are set to match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TitleStyle {
     /// `--- BPF Map: @x ---`
     Map,
@@ -63,8 +62,8 @@ pub enum TitleStyle {
     Section,
 }
 
-/// A title.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// A title; its JSON form is the text.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Title {
     /// Without decoration: `@sys_counts`, `TOP STACKS`.
     pub text: String,
@@ -81,6 +80,12 @@ impl Title {
     /// `=== text ===`
     pub fn section(text: impl Into<String>) -> Self {
         Self { text: text.into(), style: TitleStyle::Section }
+    }
+}
+
+impl Serialize for Title {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 

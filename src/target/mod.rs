@@ -2,5 +2,7 @@
 //!
 //! Reads /proc, ELF files and process memory; never writes, never stops. Knows nothing of BPF.
 
+pub mod clock;
 pub mod memory;
 pub mod python;
+pub mod syscall;

@@ -32,6 +32,17 @@ pub enum Libc {
     Musl,
 }
 
+/// How the Python frames of a thread are matched with the frames of its C stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MergeRule {
+    /// Up to 3.10: every call of `_PyEval_EvalFrameDefault` runs one Python frame.
+    FramePerCall,
+    /// 3.11: a call runs the frames up to one whose `is_entry` is set.
+    EntryFlag,
+    /// 3.12+: a call runs the frames up to an entry frame that is its own local variable.
+    ShimAddress,
+}
+
 /// Offsets inside the interpreter's structs, in bytes. One per minor version; from 3.13 read from `_Py_DebugOffsets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offsets {
@@ -146,5 +157,20 @@ impl Layout {
     /// 0x030b for 3.11.
     pub fn minor_hex(&self) -> u16 {
         (self.version_hex >> 16) as u16
+    }
+
+    /// How Python frames and C frames are merged.
+    pub fn merge_rule(&self) -> MergeRule {
+        match self.minor_hex() {
+            ..=0x030a => MergeRule::FramePerCall,
+            0x030b => MergeRule::EntryFlag,
+            0x030c.. => MergeRule::ShimAddress,
+        }
+    }
+
+    /// A frame of code from `file` is the interpreter's own: `_Py_InitCleanup`, the trampoline of a specialised class call
+    /// (3.12+, Python/specialize.c), which no Python source contains.
+    pub fn is_trampoline(&self, file: &str) -> bool {
+        self.minor_hex() >= 0x030c && file == "__init__"
     }
 }

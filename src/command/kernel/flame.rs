@@ -1,0 +1,263 @@
+//! `pylow flame PID`: where time goes, as a flame graph or in another tool's format.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::aggregate::stacks::{Measure, Split, StackFold};
+use crate::aggregate::summary::Summary;
+use crate::command::args::LiveArgs;
+use crate::command::{Fold, Live, Named, Words};
+use crate::error::{Context, Error, Result};
+use crate::event::{Event, Started};
+use crate::export;
+use crate::probe::Plan;
+use crate::render::svg;
+use crate::report::{Block, Line, Sink};
+use crate::target::syscall;
+use crate::units;
+
+/// Arguments.
+#[derive(Args)]
+pub struct Flame {
+    #[command(flatten)]
+    live: LiveArgs,
+    /// Where the result goes; the ending chooses the format: .svg, .html, .folded, .json (speedscope), .pb.gz (pprof)
+    #[arg(long, short, value_name = "FILE", default_value = "flamegraph.svg")]
+    output: PathBuf,
+    /// Time spent waiting instead of time on the CPU
+    #[arg(long, conflicts_with = "idle")]
+    off_cpu: bool,
+    /// Wall-clock time: on the CPU and waiting together
+    #[arg(long)]
+    idle: bool,
+    /// Native frames too: C extensions, the interpreter's callees, libc
+    #[arg(long)]
+    native: bool,
+    /// Keep threads apart
+    #[arg(long)]
+    threads: bool,
+    /// Samples per second and CPU
+    #[arg(long, short = 'F', value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    frequency: u32,
+    /// What makes a stack be taken: cpu, faults, or syscall:NAME
+    #[arg(long, value_name = "EVENT", default_value = "cpu", conflicts_with_all = ["off_cpu", "idle"])]
+    event: Trigger,
+}
+
+/// What makes a stack be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trigger {
+    Cpu,
+    Faults,
+    Syscall(u32, String),
+}
+
+impl FromStr for Trigger {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "faults" => Ok(Self::Faults),
+            Some(("syscall", name)) => match syscall::number(name) {
+                Some(number) => Ok(Self::Syscall(number, name.to_owned())),
+                None => Err(format!("no system call `{name}` on this machine")),
+            },
+            _ => Err("write cpu, faults, or syscall:NAME".to_owned()),
+        }
+    }
+}
+
+/// A stack at every n-th page fault: a hot fault path costs a few percent, a rare one is still seen.
+const FAULTS_EVERY: u32 = 1;
+
+impl Flame {
+    fn measure(&self) -> Measure {
+        let period_ns = 1_000_000_000 / u64::from(self.frequency);
+        match self.event {
+            Trigger::Faults => Measure::Faults,
+            Trigger::Syscall(..) => Measure::Syscalls,
+            Trigger::Cpu if self.off_cpu => Measure::OffCpu,
+            Trigger::Cpu if self.idle => Measure::Wall { period_ns },
+            Trigger::Cpu => Measure::Cpu { period_ns },
+        }
+    }
+
+    fn subject(&self) -> String {
+        match &self.event {
+            Trigger::Faults => "Page faults".into(),
+            Trigger::Syscall(_, name) => format!("Calls of {name}"),
+            Trigger::Cpu if self.off_cpu => "Off-CPU time".into(),
+            Trigger::Cpu if self.idle => "Wall-clock time".into(),
+            Trigger::Cpu => "On-CPU time".into(),
+        }
+    }
+}
+
+impl Named for Flame {
+    const NAME: &'static str = "flame";
+    const ABOUT: &'static str = "Draw a flame graph of on-CPU, off-CPU or wall-clock time (SVG, HTML, speedscope, pprof, folded)";
+    const ALIASES: &'static [&'static str] = &["chart"];
+    const EXAMPLES: &'static [(&'static str, &'static str)] = &[
+        ("pylow flame 4821 --duration 5", "on-CPU flame graph in flamegraph.svg"),
+        ("pylow flame 4821 --off-cpu --output waits.html", "where its threads wait, as one HTML page"),
+        ("pylow flame 4821 --native --output profile.pb.gz", "C frames too, for `go tool pprof` and the like"),
+        ("pylow flame 4821 --event syscall:openat", "who opens files"),
+        ("pylow flame --children --name gunicorn", "a prefork server with all its workers"),
+    ];
+}
+
+impl Live for Flame {
+    const DURATION: Option<Duration> = Some(Duration::from_secs(10));
+
+    fn live(&self) -> &LiveArgs {
+        &self.live
+    }
+
+    fn banner(&self) -> Words {
+        Words { tracer: "kernel profile sampler", doing: "Sampling".into() }
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let mut plan = self.live.plan();
+        plan.kernel = true;
+        plan.native = self.native;
+        match self.event {
+            Trigger::Cpu => {
+                plan.samples = (!self.off_cpu).then_some(self.frequency);
+                plan.waits = self.off_cpu || self.idle;
+            }
+            Trigger::Faults => plan.faults_every = Some(FAULTS_EVERY),
+            Trigger::Syscall(number, _) => plan.syscall_stacks = Some(number),
+        }
+        Ok(plan)
+    }
+
+    fn fold(&self) -> Result<Box<dyn Fold>> {
+        let format = Format::of(&self.output)?;
+        let split = if self.threads { Split::ByThread } else { Split::Together };
+        Ok(Box::new(FlameFold {
+            stacks: StackFold::new(self.measure(), split),
+            summary: Summary::default(),
+            output: self.output.clone(),
+            format,
+            subject: self.subject(),
+        }))
+    }
+}
+
+/// By the ending of the output's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Svg,
+    Html,
+    Folded,
+    Speedscope,
+    Pprof,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let endings = [
+            (".svg", Self::Svg),
+            (".html", Self::Html),
+            (".folded", Self::Folded),
+            (".json", Self::Speedscope),
+            (".pb.gz", Self::Pprof),
+        ];
+        endings.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| format).ok_or_else(|| {
+            Error::usage(format!("cannot tell the format of `{}`", path.display()))
+                .hint("end the name in .svg, .html, .folded, .json (speedscope) or .pb.gz (pprof)")
+        })
+    }
+}
+
+struct FlameFold {
+    stacks: StackFold,
+    summary: Summary,
+    output: PathBuf,
+    format: Format,
+    subject: String,
+}
+
+impl Fold for FlameFold {
+    fn event(&mut self, event: &Event, _sink: &mut dyn Sink) -> io::Result<()> {
+        self.summary.event(event);
+        match event {
+            Event::Sample { at, stack, .. } | Event::Syscall { at, stack, .. } => self.stacks.add(stack, *at, 1),
+            Event::Fault { at, weight, stack, .. } => self.stacks.add(stack, *at, *weight),
+            Event::Wait(wait) => self.stacks.add(&wait.stack, wait.at, wait.blocked_ns),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        if self.stacks.is_empty() {
+            let text = format!("No samples: {}; nothing was written", self.summary.nothing_seen());
+            sink.block(Block::Line(Line { what: "no_samples", text, values: serde_json::Map::new() }))?;
+        } else {
+            self.write().context(|| format!("cannot write {}", self.output.display()))?;
+            let what = if self.format == Format::Svg { "flame graph" } else { "profile" };
+            let text = format!("✓ Saved {what} to {} ({})", self.output.display(), self.description());
+            let mut values = serde_json::Map::new();
+            values.insert("output".into(), json!(self.output.display().to_string()));
+            values.insert("unit".into(), json!(self.stacks.measure().unit()));
+            values.insert("total".into(), json!(self.stacks.total()));
+            sink.block(Block::Line(Line { what: "flame", text, values }))?;
+        }
+        Ok(sink.block(self.summary.note())?)
+    }
+}
+
+impl FlameFold {
+    /// `495 samples, 100 % of stacks complete, 0 events lost`
+    fn description(&self) -> String {
+        let unit = self.stacks.measure().unit();
+        format!("{} {unit}, {}", units::count(self.stacks.total()), self.summary.quality())
+    }
+
+    fn title(&self) -> String {
+        let target = self.summary.started().and_then(target_name).unwrap_or_default();
+        let frequency = match self.stacks.measure() {
+            Measure::Cpu { .. } | Measure::Wall { .. } => {
+                self.summary.started().map(|started| format!(" at {} Hz", started.frequency)).unwrap_or_default()
+            }
+            _ => String::new(),
+        };
+        format!("{} of {target}, {}{frequency}", self.subject, units::duration(self.summary.wall_ns()))
+    }
+
+    fn write(&self) -> Result<()> {
+        let (title, subtitle) = (self.title(), self.description());
+        let flame = svg::Flame { title: &title, subtitle: &subtitle };
+        let mut out = BufWriter::new(File::create(&self.output)?);
+        match self.format {
+            Format::Svg => svg::write_flame(&self.stacks, &flame, &mut out)?,
+            Format::Html => {
+                let mut picture = Vec::new();
+                svg::write_flame(&self.stacks, &flame, &mut picture)?;
+                export::html::write(&title, &subtitle, &picture, &mut out)?;
+            }
+            Format::Folded => export::folded::write(&self.stacks, &mut out)?,
+            Format::Speedscope => export::speedscope::write(&self.stacks, &title, &mut out)?,
+            Format::Pprof => export::pprof::write(&self.stacks, self.summary.started(), self.summary.wall_ns(), &mut out)?,
+        }
+        Ok(out.flush()?)
+    }
+}
+
+/// `PID 4821 (python3.11)`, `PID 4821 (python3.11) and 3 more`.
+fn target_name(started: &Started) -> Option<String> {
+    let first = started.processes.first()?;
+    let more = started.processes.len() - 1;
+    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Some(format!("PID {} ({}){rest}", first.tgid, first.executable))
+}

@@ -1,0 +1,5 @@
+//! Python code.
+
+mod pycpu;
+
+pub use pycpu::Pycpu;

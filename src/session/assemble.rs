@@ -1,0 +1,252 @@
+//! Records become events here: stacks are resolved, waits paired with their ends, processes followed as they come and go.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Monitor;
+use super::follow::{Follower, Found};
+use super::waits::{Pending, Waits};
+use crate::error::{ErrorKind, Result};
+use crate::event::{EndReason, Event, Process, Stack, Stamp};
+use crate::probe::{NativeRecord, Plan, Probe, Record, StackCause, StackRecord};
+use crate::symbol::Symbolizer;
+use crate::target::python::layout::Layout;
+use crate::target::{Target, process, syscall};
+
+/// TASK_UNINTERRUPTIBLE, include/linux/sched.h.
+const UNINTERRUPTIBLE: u32 = 2;
+
+/// Receives finished events.
+pub(super) type Emit<'a> = dyn FnMut(Event) -> Result<()> + 'a;
+
+/// One followed process.
+struct Followed {
+    process: Process,
+    layout: Option<Arc<Layout>>,
+    /// Present for processes that were there from the start: tells them from a later owner of the same pid.
+    target: Option<Target>,
+}
+
+/// The state of one run.
+pub(super) struct Assembler {
+    symbolizer: Symbolizer,
+    followed: HashMap<u32, Followed>,
+    ever: HashSet<u32>,
+    natives: HashMap<u32, NativeRecord>,
+    waits: Waits,
+    execed: bool,
+    fault_weight: u64,
+    last_ns: u64,
+}
+
+impl Assembler {
+    pub(super) fn new(plan: &Plan, targets: &[Target], started_ns: u64) -> Result<Self> {
+        let mut assembler = Self {
+            symbolizer: Symbolizer::new()?,
+            followed: HashMap::new(),
+            ever: HashSet::new(),
+            natives: HashMap::new(),
+            waits: Waits::default(),
+            execed: false,
+            fault_weight: plan.faults_every.unwrap_or(1).into(),
+            last_ns: started_ns,
+        };
+        for target in targets {
+            assembler.follow(target.process.clone(), target.layout.clone(), Some(target.clone()));
+        }
+        Ok(assembler)
+    }
+
+    fn follow(&mut self, process: Process, layout: Option<Arc<Layout>>, target: Option<Target>) {
+        let tgid = process.tgid;
+        self.symbolizer.add_process(tgid, layout.clone());
+        self.ever.insert(tgid);
+        self.followed.insert(tgid, Followed { process, layout, target });
+    }
+
+    /// Every process that was followed at some time.
+    pub(super) fn tgids(&self) -> Vec<u32> {
+        let mut tgids: Vec<u32> = self.ever.iter().copied().collect();
+        tgids.sort_unstable();
+        tgids
+    }
+
+    /// Threads that wait already get a pending wait, with the stack read from outside. See `Wait::before`.
+    pub(super) fn note_blocked(
+        &mut self,
+        probe: &Probe<'_>,
+        targets: &[Target],
+        since_ns: u64,
+        monitor: &mut dyn Monitor,
+    ) -> Result<()> {
+        for target in targets {
+            match super::waits::blocked_threads(target, since_ns) {
+                Ok(blocked) => {
+                    let tids: Vec<u32> = blocked.iter().map(|pending| pending.at.tid).collect();
+                    probe.already_blocked(&tids, since_ns)?;
+                    for pending in blocked {
+                        self.waits.begin(pending);
+                    }
+                }
+                Err(err) if err.kind() == ErrorKind::TargetGone => {}
+                Err(err) => monitor.warn(&format!("waits that began before the attach are not seen: {}", err.message())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in one batch of records.
+    pub(super) fn take(
+        &mut self,
+        batch: Vec<Record>,
+        probe: &Probe<'_>,
+        follower: &Follower,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
+        for record in batch {
+            self.record(record, probe, follower, emit)?;
+        }
+        probe.mark_known(&self.symbolizer.take_new())
+    }
+
+    fn record(&mut self, record: Record, probe: &Probe<'_>, follower: &Follower, emit: &mut Emit<'_>) -> Result<()> {
+        match record {
+            Record::Symbol(symbol) => self.symbolizer.symbol_record(symbol.into()),
+            Record::Native(native) => {
+                self.natives.insert(native.at.tid, native);
+            }
+            Record::Stack(stack) => self.stack(&stack, emit)?,
+            Record::Resume { at, blocked_at_ns, blocked_ns, runqueue_ns } => {
+                self.last_ns = self.last_ns.max(at.ktime_ns);
+                if let Some(wait) = self.waits.end(at.tid, blocked_at_ns, blocked_ns, runqueue_ns) {
+                    emit(Event::Wait(wait))?;
+                }
+            }
+            Record::Fork { at, child } => self.forked(at, child, probe, emit)?,
+            Record::Exec { at } => {
+                self.symbolizer.forget(at.tgid);
+                self.waits.forget(at.tgid);
+                if let Some(followed) = self.followed.get_mut(&at.tgid) {
+                    followed.layout = None;
+                    follower.look_at(at.tgid);
+                }
+            }
+            Record::Exit { at } => self.exited(at, emit)?,
+        }
+        Ok(())
+    }
+
+    fn stack(&mut self, record: &StackRecord, emit: &mut Emit<'_>) -> Result<()> {
+        let at = record.at;
+        self.last_ns = self.last_ns.max(at.ktime_ns);
+        let native = self.natives.remove(&at.tid).filter(|native| native.at.ktime_ns == at.ktime_ns);
+        let stack = self.resolve(record, native);
+        match record.cause {
+            StackCause::Sample => {
+                let (class, module) = self.symbolizer.class_of(at.tgid, record.user_ip, stack.status);
+                emit(Event::Sample { at, class, module, stack })
+            }
+            StackCause::Syscall { number } => emit(Event::Syscall { at, name: syscall::name(number), stack }),
+            StackCause::Fault => emit(Event::Fault { at, address: record.args[0], weight: self.fault_weight, stack }),
+            StackCause::Block { state } => {
+                let gil = record.syscall.is_some_and(syscall::is_futex) && self.in_gil(at.tgid, record.args[0]);
+                self.waits.begin(Pending {
+                    at,
+                    before: false,
+                    uninterruptible: state & UNINTERRUPTIBLE != 0,
+                    syscall: record.syscall.map(syscall::name),
+                    args: record.args,
+                    gil,
+                    stack,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn resolve(&mut self, record: &StackRecord, native: Option<NativeRecord>) -> Arc<Stack> {
+        self.symbolizer.stack(record.at.tgid, &record.python, &record.kernel, native.map(Into::into).as_ref(), record.status)
+    }
+
+    fn in_gil(&self, tgid: u32, address: u64) -> bool {
+        let layout = self.followed.get(&tgid).and_then(|followed| followed.layout.as_ref());
+        layout.is_some_and(|layout| layout.gils.iter().any(|(start, end)| (*start..*end).contains(&address)))
+    }
+
+    fn forked(&mut self, at: Stamp, child: u32, probe: &Probe<'_>, emit: &mut Emit<'_>) -> Result<()> {
+        let Some(parent) = self.followed.get(&at.tgid) else { return Ok(()) };
+        let layout = parent.layout.clone();
+        // The child may have ended already; then it is still what its parent was.
+        let process = process::describe(child).unwrap_or_else(|_| Process { tgid: child, threads: 1, ..parent.process.clone() });
+        let process = Process { python: parent.process.python.clone(), ..process };
+        // The programs copied the parent's config; a process that exited in between must not come back.
+        if layout.is_none() {
+            probe.follow(child, None)?;
+        }
+        self.follow(process.clone(), layout, None);
+        emit(Event::Appeared { at, process })
+    }
+
+    fn exited(&mut self, at: Stamp, emit: &mut Emit<'_>) -> Result<()> {
+        if self.followed.remove(&at.tgid).is_none() {
+            return Ok(());
+        }
+        self.symbolizer.forget(at.tgid);
+        self.waits.forget(at.tgid);
+        emit(Event::Exited { at })
+    }
+
+    /// A process that execed was looked at: it is Python again, or none of ours.
+    pub(super) fn found(&mut self, found: Found, probe: &Probe<'_>, monitor: &mut dyn Monitor, emit: &mut Emit<'_>) -> Result<()> {
+        if !self.followed.contains_key(&found.tgid) {
+            return Ok(());
+        }
+        let at = Stamp { ktime_ns: self.last_ns, tgid: found.tgid, tid: found.tgid, cpu: 0 };
+        match found.target {
+            Ok(target) => {
+                probe.follow(target.tgid, target.layout.as_deref())?;
+                let process = target.process.clone();
+                self.follow(process.clone(), target.layout.clone(), Some(target));
+                emit(Event::Appeared { at, process })
+            }
+            Err(err) => {
+                probe.unfollow(found.tgid)?;
+                if err.kind() != ErrorKind::TargetGone {
+                    monitor.warn(&format!("process {} became another program: {}", found.tgid, err.message()));
+                }
+                self.execed = true;
+                self.exited(at, emit)
+            }
+        }
+    }
+
+    /// Ends processes whose exit notice was lost.
+    pub(super) fn drop_vanished(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+        let gone: Vec<u32> = self
+            .followed
+            .iter()
+            .filter(|(tgid, followed)| match &followed.target {
+                Some(target) => !target.still_same(),
+                None => !process::exists(**tgid),
+            })
+            .map(|(tgid, _)| *tgid)
+            .collect();
+        for tgid in gone {
+            self.exited(Stamp { ktime_ns: self.last_ns, tgid, tid: tgid, cpu: 0 }, emit)?;
+        }
+        Ok(())
+    }
+
+    /// Why the run is over, when nobody is left.
+    pub(super) fn over(&self) -> Option<EndReason> {
+        self.followed.is_empty().then_some(if self.execed { EndReason::TargetExeced } else { EndReason::TargetExited })
+    }
+
+    /// Emits the waits that did not end.
+    pub(super) fn finish(&mut self, now_ns: u64, emit: &mut Emit<'_>) -> Result<()> {
+        for wait in self.waits.still_open(now_ns) {
+            emit(Event::Wait(wait))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! One run: targets selected, probes attached, records turned into events, until time is over, Ctrl-C, or nobody is left.
+//! Replay is the same stream out of a file.
+
+mod assemble;
+mod follow;
+mod replay;
+mod select;
+mod signals;
+mod totals;
+mod waits;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, bounded, never, select, tick};
+
+use crate::error::{Context, Error, Result};
+use crate::event::record::Writer;
+use crate::event::{EndReason, Ended, Event, Process, Started};
+use crate::probe::{self, Links, Plan, Probe, Record, Slots};
+use crate::target::{Target, clock};
+
+use assemble::Assembler;
+use follow::Follower;
+pub use replay::replay;
+use select::Selected;
+
+/// Which process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// By id.
+    Pid(u32),
+    /// Python processes by name of executable or script.
+    Name(String),
+    /// The process that listens on this TCP port.
+    Port(u16),
+    /// Python processes of a cgroup.
+    Cgroup(String),
+    /// Start this one.
+    Command(Vec<OsString>),
+}
+
+/// When a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// After this time; `None`: at Ctrl-C or when the target ends.
+    pub duration: Option<Duration>,
+}
+
+/// A run on a live process.
+#[derive(Debug)]
+pub struct Run {
+    /// Of whom.
+    pub selection: Selection,
+    /// How long.
+    pub timing: Timing,
+    /// What to observe.
+    pub plan: Plan,
+    /// Events also go here.
+    pub record: Option<PathBuf>,
+    /// Kernel type information to use instead of the running kernel's.
+    pub btf: Option<PathBuf>,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// Since the probes were attached.
+    pub elapsed: Duration,
+    /// How long it will take.
+    pub total: Option<Duration>,
+    /// Events so far.
+    pub events: u64,
+}
+
+/// Hears of progress and of trouble that does not end the run.
+pub trait Monitor {
+    /// Called a few times per second.
+    fn progress(&mut self, status: &Status);
+    /// The run is over; whatever was shown may go.
+    fn done(&mut self);
+    /// Something the reader of the report should know.
+    fn warn(&mut self, text: &str);
+}
+
+/// Takes what a run produces.
+pub trait Consumer {
+    /// The targets are known; attaching begins now.
+    fn attaching(&mut self, processes: &[Process], timing: Timing) -> io::Result<()>;
+    /// One event.
+    fn event(&mut self, event: &Event) -> io::Result<()>;
+}
+
+/// How often progress is shown and lost targets are looked for.
+const TICK: Duration = Duration::from_millis(100);
+/// Batches of records between the ring's reader and the assembler.
+const QUEUE: usize = 256;
+
+/// Runs live.
+pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) -> Result<()> {
+    let interrupts = signals::interrupts()?;
+    let selected = select::select(&run.selection)?;
+    let processes: Vec<Process> = selected.targets.iter().map(|target| target.process.clone()).collect();
+    let recorder = run.record.as_ref().map(recorder).transpose()?;
+    consumer.attaching(&processes, run.timing)?;
+    let mut slots = Slots::default();
+    let probe = Probe::load(&run.plan, &mut slots, run.btf.as_deref())?;
+    for target in &selected.targets {
+        probe.follow(target.tgid, target.layout.as_deref())?;
+    }
+    let totals = totals::Totals::start(&selected.targets);
+    let links = probe.attach()?;
+    let mut out = Output { consumer, recorder, events: 0 };
+    let started = started(processes, &run.plan)?;
+    out.event(&Event::Started(started.clone()))?;
+    let mut assembler = Assembler::new(&run.plan, &selected.targets, started.ktime_ns)?;
+    if run.plan.waits {
+        assembler.note_blocked(&probe, &selected.targets, started.ktime_ns, monitor)?;
+    }
+    let reason = collect(&run, &probe, links, &mut assembler, &selected, &interrupts, monitor, &mut out);
+    monitor.done();
+    let reason = reason?;
+    assembler.finish(&mut |event| out.event(&event))?;
+    let syscalls = probe.syscalls()?;
+    if !syscalls.is_empty() {
+        out.event(&Event::Syscalls { totals: totals::syscalls(syscalls) })?;
+    }
+    for total in totals.finish(&assembler.tgids()) {
+        out.event(&Event::Totals(total))?;
+    }
+    out.event(&Event::Ended(Ended { ktime_ns: clock::monotonic_ns(), reason, loss: probe.loss()? }))?;
+    out.close()
+}
+
+/// The loop of a run: from the first event until every record that was made is taken in.
+#[allow(clippy::too_many_arguments)]
+fn collect(
+    run: &Run,
+    probe: &Probe<'_>,
+    links: Links,
+    assembler: &mut Assembler,
+    selected: &Selected,
+    interrupts: &Receiver<()>,
+    monitor: &mut dyn Monitor,
+    out: &mut Output<'_>,
+) -> Result<EndReason> {
+    let began = Instant::now();
+    let (sender, batches) = bounded::<Vec<Record>>(QUEUE);
+    let deadline = run.timing.duration.map_or_else(never, crossbeam_channel::after);
+    let ticks = tick(TICK);
+    let reader = probe.reader()?;
+    let follower = Follower::start();
+    std::thread::scope(|scope| {
+        let stop = reader.stopper();
+        let reading = scope.spawn(move || reader.read(&sender));
+        let mut collected = (|| {
+            loop {
+                select! {
+                    recv(batches) -> batch => match batch {
+                        Ok(batch) => assembler.take(batch, probe, &follower, &mut |event| out.event(&event))?,
+                        Err(_) => return Err(Error::failed("the reader of the ring stopped")),
+                    },
+                    recv(follower.results()) -> found => if let Ok(found) = found {
+                        assembler.found(found, probe, monitor, &mut |event| out.event(&event))?;
+                    },
+                    recv(interrupts) -> _ => return Ok(EndReason::Interrupted),
+                    recv(deadline) -> _ => return Ok(EndReason::Duration),
+                    recv(ticks) -> _ => {
+                        monitor.progress(&Status { elapsed: began.elapsed(), total: run.timing.duration, events: out.events });
+                        assembler.drop_vanished(&mut |event| out.event(&event))?;
+                    }
+                }
+                if let Some(reason) = assembler.over() {
+                    return Ok(reason);
+                }
+            }
+        })();
+        drop(links);
+        stop.stop();
+        // The reader ends after its last look into the ring and so closes the channel.
+        for batch in &batches {
+            if collected.is_ok() {
+                if let Err(err) = assembler.take(batch, probe, &follower, &mut |event| out.event(&event)) {
+                    collected = Err(err);
+                }
+            }
+        }
+        drop(selected);
+        let read = reading.join().map_err(|_| Error::failed("the reader of the ring panicked"))?;
+        collected.and_then(|reason| read.map(|()| reason))
+    })
+}
+
+fn started(processes: Vec<Process>, plan: &Plan) -> Result<Started> {
+    let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(Started {
+        ktime_ns: clock::monotonic_ns(),
+        unix_seconds,
+        processes,
+        frequency: plan.samples.unwrap_or(0),
+        cpus: probe::online_cpus()?.len() as u32,
+    })
+}
+
+fn recorder(path: &PathBuf) -> Result<Writer<BufWriter<File>>> {
+    let file = File::create(path).context(|| format!("cannot write {}", path.display()))?;
+    Ok(Writer::new(BufWriter::new(file))?)
+}
+
+/// Where events go: to the command, and to the record.
+struct Output<'a> {
+    consumer: &'a mut dyn Consumer,
+    recorder: Option<Writer<BufWriter<File>>>,
+    events: u64,
+}
+
+impl Output<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.events += 1;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(event).context(|| "cannot write the record".to_owned())?;
+        }
+        Ok(self.consumer.event(event)?)
+    }
+
+    fn close(self) -> Result<()> {
+        match self.recorder {
+            Some(recorder) => recorder.finish().map(drop).context(|| "cannot write the record".to_owned()),
+            None => Ok(()),
+        }
+    }
+}

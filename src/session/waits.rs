@@ -1,0 +1,85 @@
+//! Pairs the beginning of a wait with its end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::event::{Stack, StackStatus, Stamp, Wait};
+use crate::inspect::{self, SnapshotOptions};
+use crate::target::{Target, syscall};
+
+/// A wait that has begun.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) at: Stamp,
+    pub(super) before: bool,
+    pub(super) uninterruptible: bool,
+    pub(super) syscall: Option<Arc<str>>,
+    pub(super) args: [u64; 2],
+    pub(super) gil: bool,
+    pub(super) stack: Arc<Stack>,
+}
+
+impl Pending {
+    fn ended(self, blocked_ns: u64, runqueue_ns: u64, open: bool) -> Wait {
+        let Self { at, before, uninterruptible, syscall, args, gil, stack } = self;
+        Wait { at, blocked_ns, runqueue_ns, open, before, uninterruptible, syscall, args, gil, stack }
+    }
+}
+
+/// The waits that have begun, by thread: a thread has one at most.
+#[derive(Debug, Default)]
+pub(super) struct Waits(HashMap<u32, Pending>);
+
+impl Waits {
+    /// A thread went off the CPU. An older wait of it is without end (that record was lost, and counted).
+    pub(super) fn begin(&mut self, pending: Pending) {
+        self.0.insert(pending.at.tid, pending);
+    }
+
+    /// It runs again.
+    pub(super) fn end(&mut self, tid: u32, blocked_at_ns: u64, blocked_ns: u64, runqueue_ns: u64) -> Option<Wait> {
+        if self.0.get(&tid)?.at.ktime_ns != blocked_at_ns {
+            return None;
+        }
+        self.0.remove(&tid).map(|pending| pending.ended(blocked_ns, runqueue_ns, false))
+    }
+
+    /// Waits of a process that ended.
+    pub(super) fn forget(&mut self, tgid: u32) {
+        self.0.retain(|_, pending| pending.at.tgid != tgid);
+    }
+
+    /// What still waits at `now_ns`, longest first.
+    pub(super) fn still_open(&mut self, now_ns: u64) -> Vec<Wait> {
+        let mut open: Vec<Wait> = std::mem::take(&mut self.0)
+            .into_values()
+            .map(|pending| {
+                let blocked_ns = now_ns.saturating_sub(pending.at.ktime_ns);
+                pending.ended(blocked_ns, 0, true)
+            })
+            .collect();
+        open.sort_by_key(|wait| (std::cmp::Reverse(wait.blocked_ns), wait.at.tid));
+        open
+    }
+}
+
+/// The threads of `target` that wait at this moment, with stacks read from outside.
+pub(super) fn blocked_threads(target: &Target, since_ns: u64) -> Result<Vec<Pending>> {
+    let threads = inspect::snapshot(target, &SnapshotOptions::default())?;
+    let pending = threads.into_iter().filter_map(|thread| {
+        let wait = thread.state.wait()?;
+        let frames: Vec<_> = thread.frames.into_iter().map(|frame| frame.frame).collect();
+        let status = if thread.complete { StackStatus::ROOT } else { StackStatus::FAULT };
+        Some(Pending {
+            at: Stamp { ktime_ns: since_ns, tgid: target.tgid, tid: thread.tid, cpu: 0 },
+            before: true,
+            uninterruptible: wait.uninterruptible,
+            syscall: wait.syscall.map(syscall::name),
+            args: wait.args,
+            gil: wait.gil,
+            stack: Arc::new(Stack { frames, status }),
+        })
+    });
+    Ok(pending.collect())
+}
