@@ -9,6 +9,7 @@ struct stack_event abi_stack_event;
 struct resume_event abi_resume_event;
 struct native_event abi_native_event;
 struct symbol_event abi_symbol_event;
+struct symbol_key abi_symbol_key;
 struct process_event abi_process_event;
 struct process_config abi_process_config;
 struct session_config abi_session_config;

@@ -122,6 +122,13 @@ struct symbol_event {
 };
 _Static_assert(sizeof(struct symbol_event) == 72 + 896, "ABI");
 
+/* Key of the `known` map: a code object whose names user space has. */
+struct symbol_key {
+	__u64 code;
+	__u32 tgid, hash;
+};
+_Static_assert(sizeof(struct symbol_key) == 16, "ABI");
+
 struct process_event {
 	struct event_header header;
 	__u32 other;

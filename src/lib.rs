@@ -4,6 +4,8 @@
 //! [`report`] (said how), `command` (put together). ARCHITECTURE.md has the map and the invariants.
 
 pub mod aggregate;
+pub mod cli;
+pub mod command;
 pub mod error;
 pub mod event;
 pub mod export;
@@ -11,6 +13,7 @@ pub mod inspect;
 pub mod probe;
 pub mod render;
 pub mod report;
+pub mod session;
 pub mod symbol;
 pub mod target;
 pub mod units;

@@ -36,11 +36,6 @@ struct walked_stack {
 	struct frame_record frames[PYLOW_MAX_FRAMES];
 };
 
-struct symbol_key {
-	__u64 code;
-	__u32 tgid, hash;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

@@ -2,7 +2,7 @@
 
 pub(super) use super::object::skeleton::abi::types::{
     event_header, event_kind, frame_record, libc_kind, native_event, outcome, process_config, process_event,
-    python_config, resume_event, session_config, stack_event, symbol_event, syscall_stats, task_record, tls_kind,
+    python_config, resume_event, session_config, stack_event, symbol_event, symbol_key, syscall_stats, task_record, tls_kind,
     wait_slot,
 };
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ macro_rules! plain_data {
     };
 }
 plain_data!(event_header, frame_record, native_event, process_config, process_event, resume_event, session_config);
-plain_data!(stack_event, symbol_event, syscall_stats, task_record, wait_slot);
+plain_data!(stack_event, symbol_event, symbol_key, syscall_stats, task_record, wait_slot);
 
 /// The bytes of a value, as the programs see them.
 pub(super) fn bytes_of<T: plain::Plain>(value: &T) -> &[u8] {

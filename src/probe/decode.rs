@@ -77,7 +77,7 @@ pub struct SymbolRecord {
     pub name: RawString,
     /// co_filename.
     pub file: RawString,
-    /// Line table; cut when shorter than `lines_bytes`.
+    /// The record's whole line table field.
     pub lines: Vec<u8>,
     /// Its real length.
     pub lines_bytes: u64,
@@ -90,7 +90,7 @@ pub struct RawString {
     pub state: u32,
     /// Length in code points.
     pub length: u64,
-    /// As many bytes of the characters as were copied (the buffer; may be longer than the string).
+    /// The record's whole field; up to one byte less than it holds was copied.
     pub bytes: Vec<u8>,
 }
 
@@ -192,7 +192,6 @@ fn stack(bytes: &[u8], at: Stamp, cause: impl Fn(i32) -> StackCause) -> Result<R
 }
 
 fn symbol(raw: &abi::symbol_event) -> SymbolRecord {
-    let copied = (raw.lines_bytes as usize).min(raw.lines.len() - 1);
     SymbolRecord {
         tgid: raw.header.tgid,
         code: raw.code,

@@ -61,6 +61,23 @@ impl Default for Slots {
     }
 }
 
+/// One code object of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SymbolKey {
+    /// Process.
+    pub tgid: u32,
+    /// Address of the code object.
+    pub code: u64,
+    /// Its identity.
+    pub hash: u32,
+}
+
+impl SymbolKey {
+    fn raw(self) -> abi::symbol_key {
+        abi::symbol_key { code: self.code, tgid: self.tgid, hash: self.hash }
+    }
+}
+
 /// Loaded programs, attached or not, and their maps.
 pub struct Probe<'o> {
     plan: Plan,
@@ -115,19 +132,26 @@ impl<'o> Probe<'o> {
         }
     }
 
-    /// Tells the walker that user space has the symbols of these code objects, (tgid, code, hash) each.
-    pub fn mark_known(&self, symbols: &[(u32, u64, u32)]) -> Result<()> {
+    /// Tells the walker that user space has the symbols of these code objects.
+    pub fn mark_known(&self, symbols: &[SymbolKey]) -> Result<()> {
         let Some(known) = &self.known else { return Ok(()) };
-        for (tgid, code, hash) in symbols {
-            let mut key = [0; 16];
-            key[..8].copy_from_slice(&code.to_ne_bytes());
-            key[8..12].copy_from_slice(&tgid.to_ne_bytes());
-            key[12..].copy_from_slice(&hash.to_ne_bytes());
-            match known.update(&key, &[1], MapFlags::ANY) {
-                Ok(()) => {}
-                // Full: these symbols are sent again and again, which costs time but loses nothing.
-                Err(err) if err.kind() == libbpf_rs::ErrorKind::Other => break,
-                Err(err) => return Err(Error::failed(format!("cannot mark a symbol as known: {err}"))),
+        for symbol in symbols {
+            known
+                .update(abi::bytes_of(&symbol.raw()), &[1], MapFlags::ANY)
+                .map_err(|err| Error::failed(format!("cannot mark a symbol as known: {err}")))?;
+        }
+        Ok(())
+    }
+
+    /// User space dropped these symbols: they must be sent again.
+    pub fn unmark_known(&self, symbols: &[SymbolKey]) -> Result<()> {
+        let Some(known) = &self.known else { return Ok(()) };
+        for symbol in symbols {
+            match known.delete(abi::bytes_of(&symbol.raw())) {
+                Err(err) if err.kind() != libbpf_rs::ErrorKind::NotFound => {
+                    return Err(Error::failed(format!("cannot forget a symbol: {err}")));
+                }
+                _ => {}
             }
         }
         Ok(())

@@ -7,9 +7,9 @@ use super::Monitor;
 use super::follow::{Follower, Found};
 use super::waits::{Pending, Waits};
 use crate::error::{ErrorKind, Result};
-use crate::event::{EndReason, Event, Process, Stack, Stamp};
-use crate::probe::{NativeRecord, Plan, Probe, Record, StackCause, StackRecord};
-use crate::symbol::Symbolizer;
+use crate::event::{EndReason, Event, Process, Stack, StackStatus, Stamp};
+use crate::probe::{self, NativeRecord, Plan, Probe, Record, StackCause, StackRecord};
+use crate::symbol::{CodeKey, NativeStack, RecordString, SymbolRecord, Symbolizer};
 use crate::target::python::layout::Layout;
 use crate::target::{Target, process, syscall};
 
@@ -42,7 +42,7 @@ pub(super) struct Assembler {
 impl Assembler {
     pub(super) fn new(plan: &Plan, targets: &[Target], started_ns: u64) -> Result<Self> {
         let mut assembler = Self {
-            symbolizer: Symbolizer::new()?,
+            symbolizer: Symbolizer::new(),
             followed: HashMap::new(),
             ever: HashSet::new(),
             natives: HashMap::new(),
@@ -106,12 +106,13 @@ impl Assembler {
         for record in batch {
             self.record(record, probe, follower, emit)?;
         }
-        probe.mark_known(&self.symbolizer.take_new())
+        probe.unmark_known(&keys(self.symbolizer.take_removed()))?;
+        probe.mark_known(&keys(self.symbolizer.take_new()))
     }
 
     fn record(&mut self, record: Record, probe: &Probe<'_>, follower: &Follower, emit: &mut Emit<'_>) -> Result<()> {
         match record {
-            Record::Symbol(symbol) => self.symbolizer.symbol_record(symbol.into()),
+            Record::Symbol(symbol) => self.symbolizer.symbol_record(&symbol_record(&symbol)),
             Record::Native(native) => {
                 self.natives.insert(native.at.tid, native);
             }
@@ -122,7 +123,7 @@ impl Assembler {
                     emit(Event::Wait(wait))?;
                 }
             }
-            Record::Fork { at, child } => self.forked(at, child, probe, emit)?,
+            Record::Fork { at, child } => self.forked(at, child, emit)?,
             Record::Exec { at } => {
                 self.symbolizer.forget(at.tgid);
                 self.waits.forget(at.tgid);
@@ -165,7 +166,14 @@ impl Assembler {
     }
 
     fn resolve(&mut self, record: &StackRecord, native: Option<NativeRecord>) -> Arc<Stack> {
-        self.symbolizer.stack(record.at.tgid, &record.python, &record.kernel, native.map(Into::into).as_ref(), record.status)
+        let native = native.as_ref().map(|native| NativeStack {
+            ip: native.ip,
+            sp: native.sp,
+            bp: native.bp,
+            lr: native.lr,
+            bytes: &native.stack,
+        });
+        self.symbolizer.stack(record.at.tgid, &record.python, &record.kernel, native.as_ref(), StackStatus(record.status))
     }
 
     fn in_gil(&self, tgid: u32, address: u64) -> bool {
@@ -173,16 +181,12 @@ impl Assembler {
         layout.is_some_and(|layout| layout.gils.iter().any(|(start, end)| (*start..*end).contains(&address)))
     }
 
-    fn forked(&mut self, at: Stamp, child: u32, probe: &Probe<'_>, emit: &mut Emit<'_>) -> Result<()> {
+    fn forked(&mut self, at: Stamp, child: u32, emit: &mut Emit<'_>) -> Result<()> {
         let Some(parent) = self.followed.get(&at.tgid) else { return Ok(()) };
         let layout = parent.layout.clone();
         // The child may have ended already; then it is still what its parent was.
-        let process = process::describe(child).unwrap_or_else(|_| Process { tgid: child, threads: 1, ..parent.process.clone() });
-        let process = Process { python: parent.process.python.clone(), ..process };
-        // The programs copied the parent's config; a process that exited in between must not come back.
-        if layout.is_none() {
-            probe.follow(child, None)?;
-        }
+        // A fresh fork is what its parent was; what it becomes by exec is looked at then.
+        let process = Process { tgid: child, threads: 1, ..parent.process.clone() };
         self.follow(process.clone(), layout, None);
         emit(Event::Appeared { at, process })
     }
@@ -227,7 +231,7 @@ impl Assembler {
             .iter()
             .filter(|(tgid, followed)| match &followed.target {
                 Some(target) => !target.still_same(),
-                None => !process::exists(**tgid),
+                None => process::status(**tgid).is_err(),
             })
             .map(|(tgid, _)| *tgid)
             .collect();
@@ -249,4 +253,23 @@ impl Assembler {
         }
         Ok(())
     }
+}
+
+/// The plain values of a symbol record.
+fn symbol_record(record: &probe::SymbolRecord) -> SymbolRecord<'_> {
+    fn string(raw: &probe::RawString) -> RecordString<'_> {
+        RecordString { state: raw.state, length: raw.length, bytes: &raw.bytes }
+    }
+    SymbolRecord {
+        key: CodeKey { tgid: record.tgid, code: record.code, hash: record.hash },
+        first_line: record.first_line,
+        name: string(&record.name),
+        file: string(&record.file),
+        lines: &record.lines,
+        lines_length: record.lines_bytes,
+    }
+}
+
+fn keys(symbols: Vec<CodeKey>) -> Vec<probe::SymbolKey> {
+    symbols.into_iter().map(|CodeKey { tgid, code, hash }| probe::SymbolKey { tgid, code, hash }).collect()
 }

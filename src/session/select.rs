@@ -10,7 +10,7 @@ use crate::target::{self, Target};
 pub(super) struct Selected {
     /// At least one; the first is the one asked for.
     pub(super) targets: Vec<Target>,
-    /// The process pylow started. It is not ended with the run.
+    /// The process pylow started; waited for when it ends first, otherwise it outlives the run.
     pub(super) child: Option<Child>,
 }
 

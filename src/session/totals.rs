@@ -4,17 +4,18 @@ use std::time::Instant;
 
 use crate::event::{ProcessTotals, SyscallTotals};
 use crate::probe::SyscallRow;
-use crate::target::{Target, process, syscall};
+use crate::target::process::Counters;
+use crate::target::{Target, syscall};
 
 /// First readings.
 pub(super) struct Totals {
     began: Instant,
-    first: Vec<(u32, process::Usage)>,
+    first: Vec<(u32, Counters)>,
 }
 
 impl Totals {
     pub(super) fn start(targets: &[Target]) -> Self {
-        let first = targets.iter().filter_map(|target| Some((target.tgid, process::usage(target.tgid).ok()?))).collect();
+        let first = targets.iter().filter_map(|target| Some((target.tgid, Counters::read(target.tgid).ok()?))).collect();
         Self { began: Instant::now(), first }
     }
 
@@ -22,20 +23,11 @@ impl Totals {
     pub(super) fn finish(&self, tgids: &[u32]) -> Vec<ProcessTotals> {
         let wall_ns = self.began.elapsed().as_nanos() as u64;
         let totals = tgids.iter().filter_map(|tgid| {
-            let now = process::usage(*tgid).ok()?;
-            let first = self.first.iter().find(|(first, _)| first == tgid).map(|(_, usage)| usage.clone()).unwrap_or_default();
-            Some(ProcessTotals {
-                tgid: *tgid,
-                wall_ns,
-                cpu_ns: now.cpu_ns.saturating_sub(first.cpu_ns),
-                runqueue_ns: now.runqueue_ns.saturating_sub(first.runqueue_ns),
-                minor_faults: now.minor_faults.saturating_sub(first.minor_faults),
-                major_faults: now.major_faults.saturating_sub(first.major_faults),
-                rss_bytes: now.rss_bytes,
-                rss_growth_bytes: now.rss_bytes as i64 - first.rss_bytes as i64,
-                threads: now.threads,
-                read_bytes: now.read_bytes.saturating_sub(first.read_bytes),
-            })
+            // A process that ended has no counters any more; its events say that it ended.
+            let now = Counters::read(*tgid).ok()?;
+            let first = self.first.iter().find(|(first, _)| first == tgid);
+            let first = first.map(|(_, counters)| counters.clone()).unwrap_or_default();
+            Some(now.since(&first, *tgid, wall_ns))
         });
         totals.collect()
     }

@@ -1,5 +1,7 @@
 //! Where the interpreter keeps what the walker reads: one value per process.
 
+use super::linetable;
+
 /// How `_Py_tss_tstate` is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tls {
@@ -135,9 +137,10 @@ pub struct Layout {
     pub tss_key: u64,
     /// Address of the pointer to the first interpreter.
     pub interpreters_head: u64,
-    /// The GIL of 3.7 to 3.11; 0 where each interpreter points to its own.
+    /// The GIL of 3.7 to 3.11; 0 where each interpreter points to its own. 3.6 has no such struct: here it is
+    /// `&_PyThreadState_Current`, which holds the GIL's holder, and `gil_locked` and `gil_holder` are 0.
     pub gil: u64,
-    /// `&gc.collecting` of 3.7 and 3.8.
+    /// `&gc.collecting` of 3.6 to 3.8; 0 when not found.
     pub gc_collecting: u64,
     /// `_Py_tss_tstate`.
     pub tls: Tls,
@@ -147,7 +150,8 @@ pub struct Layout {
     pub libc: Libc,
     /// Offsets inside the structs.
     pub offsets: Offsets,
-    /// GILs of all interpreters, as address ranges of the struct.
+    /// Where threads that want a GIL wait: the address ranges of condition variable and mutex of every interpreter's GIL.
+    /// A futex wait inside is a wait to take it. The condition for forced switching is left out: it follows a release.
     pub gils: Vec<(u64, u64)>,
     /// What verification saw, for `doctor`: `walked 8 threads (TSS slot 0x318)`.
     pub evidence: String,
@@ -172,5 +176,14 @@ impl Layout {
     /// (3.12+, Python/specialize.c), which no Python source contains.
     pub fn is_trampoline(&self, file: &str) -> bool {
         self.minor_hex() >= 0x030c && file == "__init__"
+    }
+
+    /// The line being executed, from a code object's `co_lnotab` or `co_linetable`, its `co_firstlineno`, and the
+    /// position as the walker sends it: `f_lasti` as stored, or bytes from the first instruction where the interpreter
+    /// stores a pointer. None for an instruction without a line.
+    pub fn line(&self, table: &[u8], first_line: i32, position: u32) -> Option<u32> {
+        let position = i64::from(position as i32);
+        let lasti = if self.offsets.lasti_is_pointer { position >> 1 } else { position };
+        linetable::line(table, first_line, lasti, self.minor_hex() & 0xff)
     }
 }

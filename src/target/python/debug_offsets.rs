@@ -1,0 +1,243 @@
+//! `_Py_DebugOffsets`: the table of offsets that CPython 3.13+ keeps at the start of `_PyRuntime` for tools like this.
+//!
+//! The table itself grows with every minor version (Include/internal/pycore_debug_offsets.h), so the positions of its
+//! fields are known per version. It lies in writable memory of a process that may be hostile or of an unknown build:
+//! every value is checked against the size of its struct before it is used.
+
+use super::layout::Offsets;
+use super::offsets;
+use super::version::Version;
+use crate::error::{Context, Error, Result};
+use crate::target::memory::Memory;
+
+const COOKIE: &[u8] = b"xdebugpy";
+/// Longest table known (3.15).
+const TABLE_BYTES: usize = 912;
+
+/// Byte positions inside the table.
+struct Positions {
+    runtime_size: usize,
+    interpreters_head: usize,
+    interpreter_size: usize,
+    interpreter_next: usize,
+    interpreter_threads: usize,
+    interpreter_gc: usize,
+    interpreter_gil: usize,
+    embedded_gil: usize,
+    embedded_gil_locked: usize,
+    embedded_gil_holder: usize,
+    thread_size: usize,
+    thread_next: usize,
+    thread_interpreter: usize,
+    thread_frame: usize,
+    thread_id: usize,
+    thread_native_id: usize,
+    frame_size: usize,
+    frame_previous: usize,
+    frame_code: usize,
+    frame_lasti: usize,
+    frame_locals: usize,
+    frame_owner: usize,
+    code_size: usize,
+    code_file: usize,
+    code_name: usize,
+    code_lines: usize,
+    code_first_line: usize,
+    code_bytecode: usize,
+    string_data: usize,
+    gc_size: usize,
+    gc_collecting: usize,
+}
+
+const V3_13: Positions = Positions {
+    runtime_size: 24,
+    interpreters_head: 40,
+    interpreter_size: 48,
+    interpreter_next: 64,
+    interpreter_threads: 72,
+    interpreter_gc: 80,
+    interpreter_gil: 112,
+    embedded_gil: 120,
+    embedded_gil_locked: 136,
+    embedded_gil_holder: 144,
+    thread_size: 152,
+    thread_next: 168,
+    thread_interpreter: 176,
+    thread_frame: 184,
+    thread_id: 192,
+    thread_native_id: 200,
+    frame_size: 224,
+    frame_previous: 232,
+    frame_code: 240,
+    frame_lasti: 248,
+    frame_locals: 256,
+    frame_owner: 264,
+    code_size: 272,
+    code_file: 280,
+    code_name: 296,
+    code_lines: 304,
+    code_first_line: 312,
+    code_bytecode: 344,
+    string_data: 560,
+    gc_size: 568,
+    gc_collecting: 576,
+};
+
+/// `threads_main` joins the interpreter's fields, `stackpointer` and `tlbc_index` the frame's, `co_tlbc` the code's.
+const V3_14: Positions = Positions {
+    interpreter_gc: 88,
+    interpreter_gil: 120,
+    embedded_gil: 128,
+    embedded_gil_locked: 144,
+    embedded_gil_holder: 152,
+    thread_size: 176,
+    thread_next: 192,
+    thread_interpreter: 200,
+    thread_frame: 208,
+    thread_id: 216,
+    thread_native_id: 224,
+    frame_size: 248,
+    frame_previous: 256,
+    frame_code: 264,
+    frame_lasti: 272,
+    frame_locals: 280,
+    frame_owner: 288,
+    code_size: 312,
+    code_file: 320,
+    code_name: 336,
+    code_lines: 344,
+    code_first_line: 352,
+    code_bytecode: 384,
+    string_data: 640,
+    gc_size: 648,
+    gc_collecting: 656,
+    ..V3_13
+};
+
+/// `base_frame`, `last_profiled_frame` and more join the thread's fields.
+const V3_15: Positions = Positions {
+    thread_id: 240,
+    thread_native_id: 248,
+    frame_size: 312,
+    frame_previous: 320,
+    frame_code: 328,
+    frame_lasti: 336,
+    frame_locals: 344,
+    frame_owner: 352,
+    code_size: 376,
+    code_file: 384,
+    code_name: 400,
+    code_lines: 408,
+    code_first_line: 416,
+    code_bytecode: 448,
+    string_data: 736,
+    gc_size: 752,
+    gc_collecting: 760,
+    ..V3_14
+};
+
+/// What the table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DebugOffsets {
+    /// Offsets inside the structs.
+    pub(super) offsets: Offsets,
+    /// `interpreters.head` in `_PyRuntime`.
+    pub(super) interpreters_head: u32,
+    /// The build has no GIL.
+    pub(super) free_threaded: bool,
+}
+
+/// The version that the table at `runtime` is for; None without a table (before 3.13).
+pub(super) fn version(memory: &Memory, runtime: u64) -> Result<Option<Version>> {
+    let head = memory.bytes(runtime, 16)?;
+    if !head.starts_with(COOKIE) {
+        return Ok(None);
+    }
+    Ok(Version::from_hex(u64_at(&head, 8).unwrap_or(0)))
+}
+
+/// Reads and checks the table of an interpreter of `version`.
+pub(super) fn read(memory: &Memory, runtime: u64, version: Version) -> Result<DebugOffsets> {
+    let table = memory.bytes(runtime, TABLE_BYTES).context(|| "cannot read _Py_DebugOffsets".into())?;
+    parse(&table, version)
+}
+
+fn u64_at(table: &[u8], position: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(table.get(position..position + 8)?.try_into().ok()?))
+}
+
+fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
+    let wrong = |what: String| {
+        Error::unsupported(format!("the _Py_DebugOffsets table of this CPython {version} can't be believed"))
+            .because(what)
+            .hint("a modified or unreleased interpreter? pylow reads released CPython 3.6 to 3.15")
+    };
+    if !table.starts_with(COOKIE) {
+        return Err(wrong("it does not begin with \"xdebugpy\"".into()));
+    }
+    let (positions, known) = match (version.minor, offsets::of_minor(version.minor)) {
+        (13, Some(known)) => (V3_13, known),
+        (14, Some(known)) => (V3_14, known),
+        (15, Some(known)) => (V3_15, known),
+        _ => return Err(version.unsupported()),
+    };
+    let word = |position| u64_at(table, position).ok_or_else(|| wrong("it is too short".into()));
+    if Version::from_hex(word(8)?) != Some(version) {
+        return Err(wrong(format!("it says it is of version {:#x}", word(8)?)));
+    }
+    // A field of a struct lies inside the struct, at its natural alignment.
+    let field = |position, size_position, width: u64| {
+        let (offset, size) = (word(position)?, word(size_position)?);
+        let fits = offset.checked_add(width).is_some_and(|end| end <= size) && size < 1 << 24 && offset % width == 0;
+        let offset = u32::try_from(offset).ok().filter(|_| fits);
+        offset.ok_or_else(|| wrong(format!("the field at {position} is {:#x}, outside its struct", word(position).unwrap_or(0))))
+    };
+    let short = |position, size_position, width| {
+        let offset = field(position, size_position, width)?;
+        u16::try_from(offset).map_err(|_| wrong(format!("the field at {position} is {offset:#x}, too far")))
+    };
+    let p = &positions;
+    let thread = |position| short(position, p.thread_size, 8);
+    let frame = |position| short(position, p.frame_size, 8);
+    let code = |position| short(position, p.code_size, 8);
+    let gil = |position| {
+        let inside = word(position)?.checked_sub(word(p.embedded_gil)?).filter(|offset| *offset < 64);
+        inside.map(|offset| offset as u16).ok_or_else(|| wrong("its GIL fields are not in the GIL".into()))
+    };
+    let string_data = word(p.string_data)?;
+    let gc = field(p.interpreter_gc, p.interpreter_size, 8)?;
+    let found = Offsets {
+        interpreter_next: short(p.interpreter_next, p.interpreter_size, 8)?,
+        interpreter_threads: short(p.interpreter_threads, p.interpreter_size, 8)?,
+        interpreter_gil: field(p.interpreter_gil, p.interpreter_size, 8)?,
+        interpreter_gc_collecting: gc + field(p.gc_collecting, p.gc_size, 4)?,
+        thread_next: thread(p.thread_next)?,
+        thread_interpreter: thread(p.thread_interpreter)?,
+        thread_id: thread(p.thread_id)?,
+        thread_native_id: thread(p.thread_native_id)?,
+        thread_frame: thread(p.thread_frame)?,
+        frame_code: frame(p.frame_code)?,
+        frame_previous: frame(p.frame_previous)?,
+        frame_lasti: frame(p.frame_lasti)?,
+        frame_locals: frame(p.frame_locals)?,
+        frame_owner: short(p.frame_owner, p.frame_size, 1)?,
+        code_first_line: short(p.code_first_line, p.code_size, 4)?,
+        code_file: code(p.code_file)?,
+        code_name: code(p.code_name)?,
+        code_lines: code(p.code_lines)?,
+        code_bytecode: code(p.code_bytecode)?,
+        string_data: u16::try_from(string_data).map_err(|_| wrong(format!("a str of {string_data} bytes")))?,
+        gil_locked: gil(p.embedded_gil_locked)?,
+        gil_holder: gil(p.embedded_gil_holder)?,
+        ..known.offsets
+    };
+    // The BPF walker reads 128 bytes of a frame, and of a code object 96 from `code_hash_start`.
+    if found.frame_owner.max(found.frame_lasti).max(found.frame_code).max(found.frame_previous) >= 128 {
+        return Err(wrong("a frame of more than 128 bytes".into()));
+    }
+    if found.code_file < found.code_hash_start() || found.code_hash_word() + 2 >= 12 {
+        return Err(wrong("the names of a code object are too far from its first line".into()));
+    }
+    let interpreters_head = field(p.interpreters_head, p.runtime_size, 8)?;
+    Ok(DebugOffsets { offsets: found, interpreters_head, free_threaded: word(16)? != 0 })
+}
