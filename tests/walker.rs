@@ -71,8 +71,9 @@ impl Still {
         let tasks = format!("/proc/{}/task", self.child.id());
         let blocked = || {
             let mut tasks = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path().join("syscall"));
-            // proc(5): number of the system call, then its arguments; read() of descriptor 0.
-            tasks.any(|call| fs::read_to_string(call).is_ok_and(|call| call.contains(" 0x0 0x")))
+            // proc(5): number of the system call, then its arguments: read() of descriptor 0.
+            let read = format!("{} 0x0 ", libc::SYS_read);
+            tasks.any(|call| fs::read_to_string(call).is_ok_and(|call| call.starts_with(&read)))
         };
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while !blocked() {

@@ -44,17 +44,22 @@ static size_t host_range_count;
 static long bpf_probe_read_user(void *to, __u32 length, const void *from)
 {
 	__u64 address = (__u64)from;
+	__u32 done = 0;
 
-	for (size_t i = 0; i < host_range_count; i++) {
+	for (size_t i = 0; i < host_range_count && done < length; i++) {
 		const struct host_range *range = &host_ranges[i];
+		__u64 at = address + done - range->address;
+		__u64 room = range->length - at;
 
-		if (address < range->address || address - range->address >= range->length)
+		if (address + done < range->address || at >= range->length)
 			continue;
-		if (length > range->length - (address - range->address))
-			break;
-		memcpy(to, range->bytes + (address - range->address), length);
-		return 0;
+		if (room > length - done)
+			room = length - done;
+		memcpy((char *)to + done, range->bytes + at, room);
+		done += room;
 	}
+	if (done == length)
+		return 0;
 	memset(to, 0, length);
 	return -14; /* -EFAULT */
 }
