@@ -35,7 +35,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rusqlite", &["src/store"]),
     ("clap clap_complete clap_mangen", &["src/cli", "src/command"]),
     ("println! eprintln! print! eprint! process::exit", &["src/cli", "src/main.rs"]),
-    ("unsafe", &["src/probe", "src/target"]),
+    ("unsafe", &["src/probe", "src/target", "src/symbol/image.rs", "src/cli/progress.rs"]),
 ];
 
 /// Places that may compare CPython versions.
@@ -145,7 +145,7 @@ fn version_comparisons(source: &Source) -> Vec<String> {
     if source.is_in(VERSIONS) {
         return Vec::new();
     }
-    let mut found = source.lines_with(&["0x03"], "a CPython version");
+    let mut found = source.lines_with(&["0x030"], "a CPython version");
     for operator in ["<", ">", "==", "!="] {
         for name in ["version_hex", "minor_hex()", "minor_hex", "minor"] {
             found.extend(source.lines_with(&[&format!("{name} {operator}")], "compares a CPython version"));

@@ -36,6 +36,18 @@ use crate::event::Loss;
 use crate::target::python::layout::Layout;
 use plan::Attach;
 
+/// For tests of the walker without a kernel: the value of the `processes` map for a process with this interpreter.
+#[doc(hidden)]
+pub fn process_config(layout: Option<&Layout>) -> Vec<u8> {
+    abi::bytes_of(&config::process(layout)).to_vec()
+}
+
+/// For tests of the walker without a kernel: one record of the ring from its bytes.
+#[doc(hidden)]
+pub fn decode_record(bytes: &[u8]) -> Result<Record> {
+    decode::decode(bytes)
+}
+
 /// Room for the loaded objects; the caller's stack frame owns it.
 #[derive(Debug)]
 pub struct Slots(Vec<MaybeUninit<OpenObject>>);
