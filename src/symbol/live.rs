@@ -276,7 +276,8 @@ fn native_and_python_frames_are_one_stack() {
         let shown = format!("{} {shown:#?}", python.program);
 
         assert_eq!(symbolizer.unwound(), UnwindCounts { stacks: 1, complete: 1 }, "{shown}");
-        let names: Vec<&str> = stack.frames.iter().filter(|at| at.kind == FrameKind::Python).map(|at| &*at.function).collect();
+        let names: Vec<&str> =
+            stack.frames.iter().filter(|at| at.kind == FrameKind::Python).map(|at| &*at.function).collect();
         let init = if names.contains(&"Middle.__init__") { "Middle.__init__" } else { "__init__" };
         assert_eq!(names, ["leaf", "key", "through_c", "steps", init, "main", "<module>"], "{shown}");
         assert!(!shown.contains("Native _PyEval_EvalFrameDefault"), "{shown}");

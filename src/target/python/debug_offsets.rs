@@ -239,7 +239,10 @@ fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
     if found.frame_owner.max(found.frame_lasti).max(found.frame_code).max(found.frame_previous) >= 128 {
         return Err(wrong("a frame of more than 128 bytes".into()));
     }
-    if found.code_file < found.code_hash_start() || found.code_hash_word() + 2 >= 12 {
+    if found.code_file < found.code_hash_start()
+        || found.code_lines < found.code_hash_start()
+        || found.code_hash_words().into_iter().any(|word| word >= 12)
+    {
         return Err(wrong("the names of a code object are too far from its first line".into()));
     }
     let interpreters_head = field(p.interpreters_head, p.runtime_size, 8)?;
