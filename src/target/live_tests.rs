@@ -154,8 +154,10 @@ fn a_process_just_started() {
         let child =
             interpreter.command().args(["-c", "import time; time.sleep(60)"]).stdin(Stdio::null()).spawn().unwrap();
         let running = Running(child);
-        let target = Target::open(running.pid()).unwrap_or_else(|err| panic!("{interpreter:?}: {err}"));
-        assert!(target.layout.is_some());
+        let early = Target::open(running.pid()).unwrap_or_else(|err| panic!("{interpreter:?}: {err}")).layout.unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let late = Target::open(running.pid()).unwrap().layout.unwrap();
+        assert_eq!(*early, *late, "{interpreter:?}");
     }
 }
 

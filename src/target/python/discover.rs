@@ -21,6 +21,8 @@ pub(in crate::target) enum Trouble {
     NotPython,
     /// It has one that has not come up yet.
     TooYoung(&'static str),
+    /// It has one that can be walked, but misses something that every interpreter has once it runs.
+    Unsettled(Box<Layout>),
     /// It can't be read.
     Failed(Error),
 }
@@ -194,7 +196,8 @@ impl Candidate<'_> {
             match verify::walk(self.memory, &layout, code_type) {
                 Ok(seen) => {
                     self.complete(&mut layout, known, &seen);
-                    return Ok(layout);
+                    let settled = !seen.is_idle() && self.is_complete(&layout, known);
+                    return if settled { Ok(layout) } else { Err(Trouble::Unsettled(Box::new(layout))) };
                 }
                 Err(found) => doubt = doubt.or(Some(found)),
             }
@@ -276,6 +279,16 @@ impl Candidate<'_> {
         gil::complete(self.memory, self.image, layout, known, seen, &mut notes);
         layout.gc_collecting = self.gc_collecting(layout, known);
         layout.evidence = evidence(layout, seen, self.image.deleted, &notes);
+    }
+
+    /// Every way that this version has is known: an interpreter that starts creates its key, its GIL and its thread-local
+    /// variables one after the other.
+    fn is_complete(&self, layout: &Layout, known: &Known) -> bool {
+        let has_key = layout.runtime == 0 || known.runtime.tss_key.is_some();
+        let has_current = layout.runtime == 0 || known.runtime.current_thread_state.is_some();
+        let key_found = layout.tss_key != 0 && (layout.slot_offset != 0 || self.libc == Libc::Musl);
+        let current_found = if has_current { layout.current_thread_state != 0 } else { layout.tls != Tls::None };
+        (!has_key || key_found) && current_found && !layout.gils.is_empty()
     }
 
     /// An address inside `_PyRuntime`: the running build's own, else the table's.
