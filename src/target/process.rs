@@ -225,7 +225,7 @@ pub fn descendants(tgid: u32) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Fields of `/proc/PID/stat` behind the name, which may hold blanks and parentheses; [0] is the state (field 3).
+/// Fields of `/proc/PID/stat` behind the name, which may hold blanks and parentheses; the first is field 3, the state.
 fn stat_fields(tgid: u32) -> Result<Vec<u64>> {
     let text = text(tgid, "stat")?;
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
