@@ -38,7 +38,7 @@ impl Memory {
             Some(libc::EPERM) => {
                 Err(Error::not_permitted(format!("not permitted to read the memory of process {}", self.tgid))
                     .because("process_vm_readv: the kernel asks for the right to trace it")
-                    .hint("run pylow as root, or give it CAP_SYS_PTRACE"))
+                    .hint(super::process::permission_hint()))
             }
             _ => Err(Error::from(err).context(format!(
                 "cannot read {} bytes at {address:#x} of process {}",
