@@ -65,7 +65,14 @@ pub fn root() -> clap::Command {
                 .default_value("text")
                 .help("How to write the report"),
         )
-        .arg(Arg::new("quiet").long("quiet").short('q').global(true).action(ArgAction::SetTrue).help("No progress, no banner"))
+        .arg(
+            Arg::new("quiet")
+                .long("quiet")
+                .short('q')
+                .global(true)
+                .action(ArgAction::SetTrue)
+                .help("No progress, no banner"),
+        )
         .arg(
             Arg::new("btf")
                 .long("btf")
@@ -92,7 +99,12 @@ fn generate_command() -> clap::Command {
         .hide(true)
         .about("Write man pages, completions, or the table of commands")
         .arg(Arg::new("what").required(true).value_parser(["man", "bash", "zsh", "fish", "readme", "commands"]))
-        .arg(Arg::new("dir").value_name("DIR").value_parser(value_parser!(PathBuf)).help("For `man`: where the pages go"))
+        .arg(
+            Arg::new("dir")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .help("For `man`: where the pages go"),
+        )
 }
 
 fn grouped_help() -> String {
@@ -122,7 +134,8 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
     if name == "generate" {
         return Ok(generate(sub)?);
     }
-    let entry = COMMANDS.iter().find(|entry| entry.name == name).ok_or_else(|| Error::usage(format!("no command `{name}`")))?;
+    let entry =
+        COMMANDS.iter().find(|entry| entry.name == name).ok_or_else(|| Error::usage(format!("no command `{name}`")))?;
     let quiet = sub.get_flag("quiet");
     let mut sink = sink(sub.get_one::<Format>("format").copied().unwrap_or_default());
     let mut monitor = progress::Progress::new(quiet);

@@ -16,6 +16,11 @@ pub enum Measure {
     },
     /// Waits, each with its length in nanoseconds.
     OffCpu,
+    /// Samples and waits together: nanoseconds of wall-clock time of each thread.
+    Wall {
+        /// Nanoseconds between two samples of one CPU.
+        period_ns: u64,
+    },
     /// Page faults; one event may stand for several.
     Faults,
     /// System calls.
@@ -27,7 +32,7 @@ impl Measure {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Cpu { .. } => "samples",
-            Self::OffCpu => "us",
+            Self::OffCpu | Self::Wall { .. } => "us",
             Self::Faults => "faults",
             Self::Syscalls => "calls",
         }
@@ -109,7 +114,7 @@ impl StackFold {
         weight.events += 1;
         weight.value += match self.measure {
             Measure::Cpu { period_ns } => value * period_ns,
-            Measure::OffCpu | Measure::Faults | Measure::Syscalls => value,
+            Measure::OffCpu | Measure::Wall { .. } | Measure::Faults | Measure::Syscalls => value,
         };
     }
 
@@ -165,7 +170,7 @@ impl StackFold {
     fn shown(&self, weight: Weight) -> u64 {
         match self.measure {
             Measure::Cpu { .. } => weight.events,
-            Measure::OffCpu => (weight.value + 500) / 1_000,
+            Measure::OffCpu | Measure::Wall { .. } => (weight.value + 500) / 1_000,
             Measure::Faults | Measure::Syscalls => weight.value,
         }
     }

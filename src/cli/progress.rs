@@ -37,7 +37,12 @@ impl Monitor for Progress {
         self.turn = (self.turn + 1) % SPINNER.len();
         let seconds = |time: Duration| format!("{:.0}s", time.as_secs_f64());
         let total = status.total.map_or(String::new(), |total| format!(" of {}", seconds(total)));
-        let text = format!("{} {}{total}, {} events", SPINNER[self.turn], seconds(status.elapsed), units::count(status.events));
+        let text = format!(
+            "{} {}{total}, {} events",
+            SPINNER[self.turn],
+            seconds(status.elapsed),
+            units::count(status.events)
+        );
         let _ = write!(io::stderr(), "\r\x1b[K{text}");
         let _ = io::stderr().flush();
         self.shown = true;

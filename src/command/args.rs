@@ -105,6 +105,10 @@ impl LiveArgs {
     }
 }
 
+/// On-CPU samples per second: enough for shares within a point in ten seconds, too few to disturb; and no divisor of the
+/// usual timer frequencies, so that it does not run in step with periodic work.
+pub const DEFAULT_FREQUENCY: u32 = 99;
+
 /// Where a command's events come from.
 #[derive(Clone, Debug)]
 pub enum Source {

@@ -78,7 +78,7 @@ pub struct Entry {
 
 /// Every command, in the order of the help.
 pub static COMMANDS: &[Entry] = &[
-    Entry::live::<triage::Triage>(Group::Triage),
+    //Entry::live::<triage::Triage>(Group::Triage),
     Entry::direct::<triage::Doctor>(Group::Triage),
     Entry::direct::<triage::Dump>(Group::Triage),
     Entry::live::<triage::CpuBound>(Group::Triage),
@@ -163,7 +163,8 @@ fn run_live<C: Live>(matches: &ArgMatches, env: &mut Env<'_>) -> Result<()> {
     let source = command.live().source(C::DURATION)?;
     let fold = filter::Filtered::new(command.fold()?, &command.live().filter);
     let replay = matches!(source, Source::Replay(_));
-    let mut report = Reporting { fold, sink: &mut *env.sink, words: command.banner(), quiet: env.quiet, replay, ends: None };
+    let mut report =
+        Reporting { fold, sink: &mut *env.sink, words: command.banner(), quiet: env.quiet, replay, ends: None };
     match source {
         Source::Replay(path) => session::replay(&path, env.monitor, &mut report)?,
         Source::Live { selection, timing, record } => {

@@ -261,6 +261,16 @@ impl Event {
         }
     }
 
+    /// When and where, for events of one moment.
+    pub fn at(&self) -> Option<Stamp> {
+        match self {
+            Self::Sample { at, .. } | Self::Syscall { at, .. } | Self::Fault { at, .. } => Some(*at),
+            Self::Appeared { at, .. } | Self::Exited { at } => Some(*at),
+            Self::Wait(wait) => Some(wait.at),
+            Self::Started(_) | Self::Syscalls { .. } | Self::Totals(_) | Self::Ended(_) => None,
+        }
+    }
+
     fn stack_mut(&mut self) -> Option<&mut Arc<Stack>> {
         match self {
             Self::Sample { stack, .. } | Self::Syscall { stack, .. } | Self::Fault { stack, .. } => Some(stack),

@@ -2,8 +2,8 @@
 
 pub(super) use super::object::skeleton::abi::types::{
     event_header, event_kind, frame_record, libc_kind, native_event, outcome, process_config, process_event,
-    python_config, resume_event, session_config, stack_event, symbol_event, symbol_key, syscall_stats, task_record, tls_kind,
-    wait_slot,
+    python_config, resume_event, session_config, stack_event, symbol_event, symbol_key, syscall_stats, task_record,
+    tls_kind, wait_slot,
 };
 use crate::error::{Error, Result};
 

@@ -197,17 +197,9 @@ fn symbol(raw: &abi::symbol_event) -> SymbolRecord {
         code: raw.code,
         hash: raw.hash,
         first_line: raw.first_line,
-        name: RawString {
-            state: raw.name_state,
-            length: raw.name_length,
-            bytes: raw.name[..raw.name.len() - 1].to_vec(),
-        },
-        file: RawString {
-            state: raw.file_state,
-            length: raw.file_length,
-            bytes: raw.file[..raw.file.len() - 1].to_vec(),
-        },
-        lines: raw.lines[..copied].to_vec(),
+        name: RawString { state: raw.name_state, length: raw.name_length, bytes: raw.name.to_vec() },
+        file: RawString { state: raw.file_state, length: raw.file_length, bytes: raw.file.to_vec() },
+        lines: raw.lines.to_vec(),
         lines_bytes: raw.lines_bytes,
     }
 }

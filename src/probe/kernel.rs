@@ -19,7 +19,11 @@ pub struct Ability {
 /// Loads, attaches and detaches each group of programs once, following nobody.
 pub fn abilities(btf: Option<&Path>) -> Vec<Ability> {
     let plans = [
-        ("on-CPU samples", "flame, pycpu, cpu-bound, triage", Plan { samples: Some(99), kernel: true, ..Plan::default() }),
+        (
+            "on-CPU samples",
+            "flame, pycpu, cpu-bound, triage",
+            Plan { samples: Some(99), kernel: true, ..Plan::default() },
+        ),
         ("native stacks", "flame --native", Plan { samples: Some(99), native: true, ..Plan::default() }),
         ("off-CPU intervals", "flame --off-cpu, triage", Plan { waits: true, kernel: true, ..Plan::default() }),
         ("system calls", "syscall, triage", Plan { syscall_totals: true, ..Plan::default() }),
@@ -52,7 +56,10 @@ pub fn capabilities() -> Result<Vec<Capability>> {
         .lines()
         .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
         .ok_or_else(|| Error::failed(format!("{STATUS} has no CapEff")))?;
-    Ok(CAPABILITIES.iter().map(|&(bit, name, purpose)| Capability { name, purpose, held: effective >> bit & 1 == 1 }).collect())
+    Ok(CAPABILITIES
+        .iter()
+        .map(|&(bit, name, purpose)| Capability { name, purpose, held: effective >> bit & 1 == 1 })
+        .collect())
 }
 
 /// One capability(7).

@@ -89,7 +89,9 @@ impl Assembler {
                     }
                 }
                 Err(err) if err.kind() == ErrorKind::TargetGone => {}
-                Err(err) => monitor.warn(&format!("waits that began before the attach are not seen: {}", err.message())),
+                Err(err) => {
+                    monitor.warn(&format!("waits that began before the attach are not seen: {}", err.message()))
+                }
             }
         }
         Ok(())
@@ -104,13 +106,13 @@ impl Assembler {
         emit: &mut Emit<'_>,
     ) -> Result<()> {
         for record in batch {
-            self.record(record, probe, follower, emit)?;
+            self.record(record, follower, emit)?;
         }
         probe.unmark_known(&keys(self.symbolizer.take_removed()))?;
         probe.mark_known(&keys(self.symbolizer.take_new()))
     }
 
-    fn record(&mut self, record: Record, probe: &Probe<'_>, follower: &Follower, emit: &mut Emit<'_>) -> Result<()> {
+    fn record(&mut self, record: Record, follower: &Follower, emit: &mut Emit<'_>) -> Result<()> {
         match record {
             Record::Symbol(symbol) => self.symbolizer.symbol_record(&symbol_record(&symbol)),
             Record::Native(native) => {
@@ -173,7 +175,13 @@ impl Assembler {
             lr: native.lr,
             bytes: &native.stack,
         });
-        self.symbolizer.stack(record.at.tgid, &record.python, &record.kernel, native.as_ref(), StackStatus(record.status))
+        self.symbolizer.stack(
+            record.at.tgid,
+            &record.python,
+            &record.kernel,
+            native.as_ref(),
+            StackStatus(record.status),
+        )
     }
 
     fn in_gil(&self, tgid: u32, address: u64) -> bool {
@@ -201,7 +209,13 @@ impl Assembler {
     }
 
     /// A process that execed was looked at: it is Python again, or none of ours.
-    pub(super) fn found(&mut self, found: Found, probe: &Probe<'_>, monitor: &mut dyn Monitor, emit: &mut Emit<'_>) -> Result<()> {
+    pub(super) fn found(
+        &mut self,
+        found: Found,
+        probe: &Probe<'_>,
+        monitor: &mut dyn Monitor,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
         if !self.followed.contains_key(&found.tgid) {
             return Ok(());
         }

@@ -99,10 +99,18 @@ const TICK: Duration = Duration::from_millis(100);
 /// Batches of records between the ring's reader and the assembler.
 const QUEUE: usize = 256;
 
+/// The processes a selection names, each opened or with the reason why not.
+pub fn targets(selection: &Selection) -> Result<Vec<Result<Target>>> {
+    Ok(select::tgids(selection)?.0.into_iter().map(Target::open).collect())
+}
+
 /// Runs live.
 pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) -> Result<()> {
     let interrupts = signals::interrupts()?;
-    let selected = select::select(&run.selection)?;
+    let mut selected = select::select(&run.selection)?;
+    if run.plan.children {
+        selected.add_descendants()?;
+    }
     let processes: Vec<Process> = selected.targets.iter().map(|target| target.process.clone()).collect();
     let recorder = run.record.as_ref().map(recorder).transpose()?;
     consumer.attaching(&processes, run.timing)?;
@@ -120,10 +128,10 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     if run.plan.waits {
         assembler.note_blocked(&probe, &selected.targets, started.ktime_ns, monitor)?;
     }
-    let reason = collect(&run, &probe, links, &mut assembler, &selected, &interrupts, monitor, &mut out);
+    let reason = collect(&run, &probe, links, &mut assembler, &mut selected, &interrupts, monitor, &mut out);
     monitor.done();
     let reason = reason?;
-    assembler.finish(&mut |event| out.event(&event))?;
+    assembler.finish(clock::monotonic_ns(), &mut |event| out.event(&event))?;
     let syscalls = probe.syscalls()?;
     if !syscalls.is_empty() {
         out.event(&Event::Syscalls { totals: totals::syscalls(syscalls) })?;
@@ -142,7 +150,7 @@ fn collect(
     probe: &Probe<'_>,
     links: Links,
     assembler: &mut Assembler,
-    selected: &Selected,
+    selected: &mut Selected,
     interrupts: &Receiver<()>,
     monitor: &mut dyn Monitor,
     out: &mut Output<'_>,
@@ -170,6 +178,7 @@ fn collect(
                     recv(deadline) -> _ => return Ok(EndReason::Duration),
                     recv(ticks) -> _ => {
                         monitor.progress(&Status { elapsed: began.elapsed(), total: run.timing.duration, events: out.events });
+                        selected.reap();
                         assembler.drop_vanished(&mut |event| out.event(&event))?;
                     }
                 }
@@ -188,7 +197,6 @@ fn collect(
                 }
             }
         }
-        drop(selected);
         let read = reading.join().map_err(|_| Error::failed("the reader of the ring panicked"))?;
         collected.and_then(|reason| read.map(|()| reason))
     })

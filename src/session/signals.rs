@@ -19,7 +19,8 @@ pub(super) fn interrupts() -> Result<Receiver<()>> {
     let once = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         // Order matters: the first signal finds the flag unset, sets it, and only the second one exits.
-        flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&once)).context(|| "cannot handle signals".to_owned())?;
+        flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&once))
+            .context(|| "cannot handle signals".to_owned())?;
         flag::register(signal, Arc::clone(&once)).context(|| "cannot handle signals".to_owned())?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context(|| "cannot handle signals".to_owned())?;

@@ -15,7 +15,8 @@ pub(super) struct Totals {
 
 impl Totals {
     pub(super) fn start(targets: &[Target]) -> Self {
-        let first = targets.iter().filter_map(|target| Some((target.tgid, Counters::read(target.tgid).ok()?))).collect();
+        let first =
+            targets.iter().filter_map(|target| Some((target.tgid, Counters::read(target.tgid).ok()?))).collect();
         Self { began: Instant::now(), first }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::event::{Stack, StackStatus, Stamp, Wait};
-use crate::inspect::{self, SnapshotOptions};
-use crate::target::{Target, syscall};
+use crate::inspect::{self, SnapshotOptions, ThreadSnapshot, ThreadState, WaitsFor};
+use crate::target::Target;
 
 /// A wait that has begun.
 #[derive(Clone, Debug)]
@@ -66,20 +66,28 @@ impl Waits {
 
 /// The threads of `target` that wait at this moment, with stacks read from outside.
 pub(super) fn blocked_threads(target: &Target, since_ns: u64) -> Result<Vec<Pending>> {
-    let threads = inspect::snapshot(target, &SnapshotOptions::default())?;
-    let pending = threads.into_iter().filter_map(|thread| {
-        let wait = thread.state.wait()?;
-        let frames: Vec<_> = thread.frames.into_iter().map(|frame| frame.frame).collect();
-        let status = if thread.complete { StackStatus::ROOT } else { StackStatus::FAULT };
-        Some(Pending {
-            at: Stamp { ktime_ns: since_ns, tgid: target.tgid, tid: thread.tid, cpu: 0 },
-            before: true,
-            uninterruptible: wait.uninterruptible,
-            syscall: wait.syscall.map(syscall::name),
-            args: wait.args,
-            gil: wait.gil,
-            stack: Arc::new(Stack { frames, status }),
-        })
-    });
-    Ok(pending.collect())
+    let threads = inspect::snapshot(target, SnapshotOptions::default())?;
+    Ok(threads.into_iter().filter_map(|thread| blocked(thread, target.tgid, since_ns)).collect())
+}
+
+fn blocked(thread: ThreadSnapshot, tgid: u32, since_ns: u64) -> Option<Pending> {
+    let (syscall, gil, uninterruptible) = match thread.state {
+        ThreadState::Waiting { syscall, on } => (Some(syscall), on == WaitsFor::Gil, false),
+        ThreadState::Sleeping { syscall } => (Some(syscall), false, false),
+        ThreadState::Uninterruptible { .. } => (None, false, true),
+        ThreadState::Kernel { .. } => (None, false, false),
+        ThreadState::Running | ThreadState::Stopped | ThreadState::Traced | ThreadState::Ended => return None,
+    };
+    let whole = if thread.remark.is_empty() { StackStatus::ROOT } else { StackStatus::FAULT };
+    let holds = if thread.holds_gil { StackStatus::HOLDS_GIL.0 } else { 0 };
+    let frames = thread.frames.into_iter().map(|(frame, _)| frame).collect();
+    Some(Pending {
+        at: Stamp { ktime_ns: since_ns, tgid, tid: thread.tid, cpu: 0 },
+        before: true,
+        uninterruptible,
+        syscall: syscall.map(Into::into),
+        args: [0; 2],
+        gil,
+        stack: Arc::new(Stack { frames, status: StackStatus(whole.0 | holds) }),
+    })
 }

@@ -1,7 +1,6 @@
 //! Code objects in the memory of a process: their identity, and their names decoded (Include/cpython/code.h,
 //! Include/cpython/unicodeobject.h; offsets from the process's layout).
 
-use crate::error::Result;
 use crate::target::memory::Memory;
 use crate::target::python::layout::Offsets;
 
@@ -30,22 +29,27 @@ pub(super) struct CodeFacts {
 
 /// Reads the code object at `code` if its identity is `hash` before and after: `None` when it is another one, or gone.
 pub(super) fn read(offsets: &Offsets, memory: &Memory, code: u64, hash: u32) -> Option<CodeFacts> {
-    let identity = || identity_hash(offsets, memory, code).ok();
-    if hash == 0 || identity()? != hash {
+    let is_it = || hash != 0 && identity_hash(offsets, memory, code) == Some(hash);
+    if !is_it() {
         return None;
     }
     let facts = read_unverified(offsets, memory, code)?;
-    (identity()? == hash).then_some(facts)
+    is_it().then_some(facts)
 }
 
-/// `code_hash()` of bpf/lib/python.bpf.h over the process's memory; never 0.
-pub(super) fn identity_hash(offsets: &Offsets, memory: &Memory, code: u64) -> Result<u32> {
-    let mut bytes = [0; HASHED_BYTES];
-    memory.read(code.wrapping_add(u64::from(offsets.code_hash_start())), &mut bytes)?;
-    Ok(hash_of(&bytes, usize::from(offsets.code_hash_word())))
+/// `code_hash()` of bpf/lib/python.bpf.h over the process's memory, never 0; `None` for a freed object.
+///
+/// A freed object's fields may still stand in memory, but its reference count does not: the allocator keeps a pointer
+/// there. 3.14 split the count into 32 bits, 16 that are 0 for all but immortal objects, and flags.
+pub(super) fn identity_hash(offsets: &Offsets, memory: &Memory, code: u64) -> Option<u32> {
+    let start = usize::from(offsets.code_hash_start());
+    let bytes = memory.bytes(code, start + HASHED_BYTES).ok()?;
+    let count = word(&bytes, 0);
+    let alive = count as u32 != 0 && (count >> 32) as u16 == 0;
+    alive.then(|| hash_of(&bytes[start..], usize::from(offsets.code_hash_word())))
 }
 
-fn hash_of(bytes: &[u8; HASHED_BYTES], file_word: usize) -> u32 {
+fn hash_of(bytes: &[u8], file_word: usize) -> u32 {
     const PRIME: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut hash = word(bytes, 0).wrapping_mul(PRIME);
     for index in file_word..file_word + 3 {

@@ -128,7 +128,8 @@ mod tests {
     /// that only calls abort() may be missing: jumps to it go to its start.)
     #[test]
     fn jumps_find_what_the_symbol_table_says() {
-        for library in ["3.9.18/lib/libpython3.9.so.1.0", "3.10.13/lib/libpython3.10.so.1.0", "3.11.7/lib/libpython3.11.so.1.0"]
+        for library in
+            ["3.9.18/lib/libpython3.9.so.1.0", "3.10.13/lib/libpython3.10.so.1.0", "3.11.7/lib/libpython3.11.so.1.0"]
         {
             let Some(image) = image(&format!("/root/.pyenv/versions/{library}")) else { continue };
             let mut named = image.evaluation().to_vec();

@@ -111,10 +111,7 @@ impl Image {
         let section = |name| {
             let (offset, size) = elf.section_by_name(name)?.file_range()?;
             let range = usize::try_from(offset).ok()?..usize::try_from(offset.checked_add(size)?).ok()?;
-            Some(Section {
-                addresses: addresses(name)?,
-                bytes: SectionBytes { storage: Arc::clone(&storage), range },
-            })
+            Some(Section { addresses: addresses(name)?, bytes: SectionBytes { storage: Arc::clone(&storage), range } })
         };
         let sections = UnwindSections {
             text: addresses(".text"),

@@ -68,7 +68,8 @@ impl Table {
         let mut line = String::new();
         while lines.read_line(&mut line).context(|| format!("cannot read {KALLSYMS}"))? != 0 {
             let mut fields = line.trim_end().splitn(3, ' ');
-            if let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) = (fields.next(), fields.next(), fields.next())
+            if let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) =
+                (fields.next(), fields.next(), fields.next())
             {
                 let address = u64::from_str_radix(address, 16)
                     .map_err(|_| Error::failed(format!("{KALLSYMS} holds {line:?}, not an address")))?;
@@ -133,8 +134,7 @@ mod tests {
 
     #[test]
     fn a_module_is_the_file_of_its_frames() {
-        let mut kernel =
-            KernelSymbols { table: Some(Table::parse(LINES.as_bytes())), ..KernelSymbols::default() };
+        let mut kernel = KernelSymbols { table: Some(Table::parse(LINES.as_bytes())), ..KernelSymbols::default() };
         let frame = kernel.frame(&mut Names::default(), 0xffffffffc0201010);
         assert_eq!((&*frame.function, frame.file.as_deref()), ("do_it", Some("[nf_tables]")));
     }

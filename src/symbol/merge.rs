@@ -115,9 +115,9 @@ fn segments_of<T>(c_frame: &CFrame<T>, segments: &VecDeque<Segment<T>>) -> usize
     }
     // Either the Python walk ended before this entry frame, or how far this C frame reaches is not known: then the
     // instruction pointer has to do.
-    let next = segments.front().is_some_and(|segment| {
-        !segment.frames.is_empty() && (segment.shim.is_none() || c_frame.high.is_none())
-    });
+    let next = segments
+        .front()
+        .is_some_and(|segment| !segment.frames.is_empty() && (segment.shim.is_none() || c_frame.high.is_none()));
     usize::from(next && c_frame.interpreter)
 }
 

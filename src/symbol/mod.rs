@@ -6,6 +6,8 @@ mod code_object;
 mod eval_loop;
 mod image;
 mod kernel;
+#[cfg(test)]
+mod live;
 mod merge;
 mod modules;
 mod names;
@@ -191,7 +193,7 @@ impl Symbolizer {
             return (CodeClass::Kernel, None);
         }
         let layout = self.processes.get(&tgid).and_then(|process| process.layout.as_deref());
-        if layout.is_some_and(|layout| (layout.image_text.0..layout.image_text.1).contains(&ip)) {
+        if layout.is_some_and(|layout| in_interpreter(layout, ip)) {
             return (CodeClass::Interpreter, None);
         }
         (CodeClass::Native, self.module_of(tgid, ip))
@@ -269,7 +271,7 @@ impl Process {
         let named = |frame: unwind::NativeFrame| {
             let module = self.modules.find(frame.address);
             let interpreter = module.is_some_and(|module| {
-                self.layout.as_ref().is_some_and(|layout| layout.image_path == *module.path)
+                self.layout.as_deref().is_some_and(|layout| in_interpreter(layout, frame.address))
                     && module.in_evaluation(frame.address)
             });
             let (low, high) = (frame.low, frame.high);
@@ -277,4 +279,8 @@ impl Process {
         };
         (unwound.frames.into_iter().map(named).collect(), unwound.complete)
     }
+}
+
+fn in_interpreter(layout: &Layout, address: u64) -> bool {
+    (layout.image_text.0..layout.image_text.1).contains(&address)
 }

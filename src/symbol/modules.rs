@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::image::Image;
 use super::names::Names;
+use crate::target::elf;
 use crate::target::memory::Memory;
 use crate::target::process::{self, Mapping};
-use crate::target::elf;
 
 /// An address outside every known mapping makes the mappings be read again, but not more often than this.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);

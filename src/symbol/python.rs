@@ -107,9 +107,8 @@ impl CodeCache {
             self.insert(record.key, Some(CodeSymbol::new(names, name, file, record.first_line, Some(lines))));
             return;
         }
-        let read = process.and_then(|(layout, memory)| {
-            code_object::read(&layout.offsets, memory, record.key.code, record.key.hash)
-        });
+        let read = process
+            .and_then(|(layout, memory)| code_object::read(&layout.offsets, memory, record.key.code, record.key.hash));
         let symbol = match (read, name.shown(), file.shown()) {
             (Some(facts), ..) => CodeSymbol::of(names, &facts),
             (None, Some(name), Some(file)) => CodeSymbol::new(names, &name, &file, record.first_line, lines),

@@ -5,10 +5,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-use object::elf::{FileHeader64, PF_X, PT_LOAD, SHT_DYNSYM, SHT_SYMTAB, Sym64};
+use object::LittleEndian;
+use object::elf::{FileHeader64, PF_W, PF_X, PT_LOAD, SHT_DYNSYM, SHT_SYMTAB, Sym64};
 use object::read::ReadCache;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
-use object::LittleEndian;
 
 use super::process::{self, Mapping};
 use crate::error::{Context, Error, Result};
@@ -35,6 +35,8 @@ pub struct Segment {
     pub file_size: u64,
     /// It holds code.
     pub executable: bool,
+    /// It holds variables.
+    pub writable: bool,
 }
 
 /// What is needed of one ELF file.
@@ -64,6 +66,7 @@ impl Elf {
             offset: program.p_offset(endian),
             file_size: program.p_filesz(endian),
             executable: program.p_flags(endian).0 & PF_X.0 != 0,
+            writable: program.p_flags(endian).0 & PF_W.0 != 0,
         });
         let segments = segments.collect();
         let build_id = programs.iter().find_map(|program| {

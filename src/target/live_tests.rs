@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::python::layout::Tls;
+use super::process::{descendants, threads};
+use super::python::layout::{Layout, Tls};
 use super::{Target, select};
 use crate::error::{ErrorKind, Result};
 
@@ -71,7 +72,8 @@ pub(super) fn interpreters() -> Vec<Interpreter> {
         });
         named.map(|entry| entry.path()).collect::<Vec<_>>()
     };
-    let below = |root: &str| fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let below =
+        |root: &str| fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let mut found: Vec<Interpreter> = Vec::new();
     let home = std::env::var("HOME").unwrap_or_default();
     for root in [vec!["/usr".into(), "/usr/local".into()], below(&format!("{home}/.pyenv/versions"))].concat() {
@@ -98,6 +100,8 @@ for thread in threads: thread.daemon = True; thread.start()
 print('%d.%d.%d' % sys.version_info[:3], flush=True)
 wait()
 ";
+
+pub(super) const SLEEPING: &str = "import time; print('ready', flush=True); time.sleep(60)";
 
 const BUSY: &str = "
 import threading
@@ -147,7 +151,8 @@ fn running_threads_are_verified() {
 #[test]
 fn a_process_just_started() {
     for interpreter in interpreters() {
-        let child = interpreter.command().args(["-c", "import time; time.sleep(60)"]).stdin(Stdio::null()).spawn().unwrap();
+        let child =
+            interpreter.command().args(["-c", "import time; time.sleep(60)"]).stdin(Stdio::null()).spawn().unwrap();
         let running = Running(child);
         let target = Target::open(running.pid()).unwrap_or_else(|err| panic!("{interpreter:?}: {err}"));
         assert!(target.layout.is_some());
@@ -216,7 +221,7 @@ fn not_python_dead_thread_zombie_and_kernel() {
     child.wait().unwrap();
 
     let (running, _) = interpreters()[0].start(FOUR_THREADS);
-    let thread = super::process::threads(running.pid()).unwrap().into_iter().find(|tid| *tid != running.pid()).unwrap();
+    let thread = threads(running.pid()).unwrap().into_iter().find(|tid| *tid != running.pid()).unwrap();
     let (kind, text) = failure(Target::open(thread));
     assert_eq!(kind, ErrorKind::Usage);
     assert!(text.contains(&format!("thread of process {}", running.pid())), "{text}");
@@ -252,14 +257,17 @@ time.sleep(60)
     let script = directory.path().join("pylow_select_test.py");
     fs::write(&script, source).unwrap();
     let (running, port) = started(interpreter.command().arg(&script));
-    let child = super::process::descendants(running.pid()).unwrap();
+    let child = descendants(running.pid()).unwrap();
     let both = [vec![running.pid()], child.clone()].concat();
     assert_eq!(both.len(), 2);
     assert_eq!(select::by_port(port.parse().unwrap()).unwrap(), both);
     assert_eq!(select::by_name("pylow_select_test").unwrap(), both);
     assert!(select::python_processes().unwrap().iter().any(|process| process.tgid == running.pid()));
     let forked = Target::open(running.pid()).unwrap().forked(child[0]).unwrap();
-    assert_eq!(Target::open(child[0]).unwrap().layout.unwrap().interpreters_head, forked.layout.unwrap().interpreters_head);
+    assert_eq!(
+        Target::open(child[0]).unwrap().layout.unwrap().interpreters_head,
+        forked.layout.unwrap().interpreters_head
+    );
     // SAFETY: kill(2) on the child of our own child.
     unsafe { libc::kill(child[0] as i32, libc::SIGKILL) };
 
@@ -268,4 +276,195 @@ time.sleep(60)
     assert_eq!(err.kind(), ErrorKind::Unsupported);
     drop(own);
     assert_eq!(select::by_port(1).unwrap_err().kind(), ErrorKind::TargetGone);
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Polls until `done` says so, at most ten seconds.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Address on which a thread waits in futex(2).
+fn futex_address(tgid: u32, tid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{tgid}/task/{tid}/syscall")).ok()?;
+    let mut fields = text.split(' ');
+    let number: i64 = fields.next()?.parse().ok()?;
+    let address = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
+    (number == libc::SYS_futex).then_some(address)
+}
+
+/// Lock word and holder, as the BPF side reads them for the main interpreter.
+fn gil_state(target: &Target, layout: &Layout) -> (u32, u64) {
+    let memory = target.memory();
+    let mut interpreter = memory.u64(layout.interpreters_head).unwrap();
+    while let Ok(next @ 1..) = memory.u64(interpreter + u64::from(layout.offsets.interpreter_next)) {
+        interpreter = next;
+    }
+    let gil = match layout.offsets.interpreter_gil {
+        0 => layout.gil,
+        offset => memory.u64(interpreter + u64::from(offset)).unwrap(),
+    };
+    let locked = memory.u32(gil + u64::from(layout.offsets.gil_locked)).unwrap();
+    (locked, memory.u64(gil + u64::from(layout.offsets.gil_holder)).unwrap())
+}
+
+#[test]
+fn a_wait_for_the_gil_lies_in_its_range() {
+    // sum() of ints runs in C and never gives the GIL up; the other thread wants it after its sleep.
+    let source = "
+import threading, time
+def want():
+    while True: time.sleep(0.01)
+threading.Thread(target=want, daemon=True).start()
+print('ready', flush=True)
+sum(range(10 ** 12))
+";
+    for interpreter in interpreters() {
+        let (running, _) = interpreter.start(source);
+        let target = Target::open(running.pid()).unwrap();
+        let layout = target.layout.as_ref().unwrap();
+        let in_gil = |address: u64| layout.gils.iter().any(|(start, end)| (*start..*end).contains(&address));
+        wait_until(&format!("{interpreter:?} no GIL wait"), || {
+            let tids = threads(running.pid()).unwrap();
+            tids.into_iter()
+                .filter(|tid| *tid != running.pid())
+                .any(|tid| futex_address(running.pid(), tid).is_some_and(in_gil))
+        });
+        let (locked, holder) = gil_state(&target, layout);
+        let id = target.memory().u64(holder + u64::from(layout.offsets.thread_id)).unwrap();
+        assert!(locked != 0 && id != 0, "{interpreter:?}");
+    }
+}
+
+/// A lock and a condition are futexes too, and none of the GIL's.
+#[test]
+fn other_waits_lie_outside() {
+    let source = "
+import threading
+lock = threading.Lock(); lock.acquire()
+threading.Thread(target=lock.acquire, daemon=True).start()
+print('ready', flush=True)
+threading.Event().wait()
+";
+    for interpreter in interpreters() {
+        let (running, _) = interpreter.start(source);
+        let layout = Target::open(running.pid()).unwrap().layout.unwrap();
+        let mut found = Vec::new();
+        wait_until("two futex waits", || {
+            let tids = threads(running.pid()).unwrap();
+            found = tids.into_iter().filter_map(|tid| futex_address(running.pid(), tid)).collect();
+            found.len() == 2
+        });
+        let in_gil = |address: &u64| layout.gils.iter().any(|(start, end)| (*start..*end).contains(address));
+        assert!(!found.iter().any(in_gil), "{interpreter:?} {found:x?} {:x?}", layout.gils);
+    }
+}
+
+#[test]
+fn the_collector_is_seen_at_work() {
+    let source = "
+import gc, time
+def phase(name, info):
+    if name == 'start': print('collecting', flush=True); time.sleep(60)
+print('ready', flush=True)
+input()
+gc.callbacks.append(phase)
+gc.collect()
+";
+    for interpreter in interpreters() {
+        let mut command = interpreter.command();
+        let mut child = command.args(["-c", source]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stdin = child.stdin.take().unwrap();
+        let running = Running(child);
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        let target = Target::open(running.pid()).unwrap();
+        let layout = target.layout.as_ref().unwrap();
+        let memory = target.memory();
+        let flag = match layout.offsets.interpreter_gc_collecting {
+            0 => layout.gc_collecting,
+            offset => memory.u64(layout.interpreters_head).unwrap() + u64::from(offset),
+        };
+        assert_eq!(memory.u32(flag).unwrap(), 0, "{interpreter:?}");
+        std::io::Write::write_all(&mut &stdin, b"\n").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "collecting");
+        assert_eq!(memory.u32(flag).unwrap(), 1, "{interpreter:?}");
+    }
+}
+
+#[test]
+fn sub_interpreters_are_walked() {
+    let source = "
+import sys
+try: import _interpreters as interpreters
+except ImportError:
+    try: import _xxsubinterpreters as interpreters
+    except ImportError: interpreters = None
+import threading, time
+if interpreters is None: print('none', flush=True); sys.exit()
+inner = interpreters.create()
+run = getattr(interpreters, 'run_string', None) or interpreters.exec
+threading.Thread(target=run, args=(inner, 'print(1, flush=True); import time; time.sleep(60)'), daemon=True).start()
+time.sleep(60)
+";
+    for interpreter in interpreters() {
+        let (running, line) = interpreter.start(source);
+        if line == "none" {
+            eprintln!("SKIPPED {interpreter:?}: no module for sub-interpreters");
+            continue;
+        }
+        let layout = Target::open(running.pid()).unwrap().layout.unwrap();
+        eprintln!("{interpreter:?}: {}, GILs {:x?}", layout.evidence, layout.gils);
+        assert!(layout.evidence.contains("of 2 interpreters"), "{interpreter:?} {}", layout.evidence);
+        // From 3.12 on each has its own.
+        assert_eq!(layout.gils.len(), if layout.offsets.interpreter_gil == 0 { 1 } else { 2 }, "{interpreter:?}");
+    }
+}
+
+#[test]
+fn a_container() {
+    if !is_root() {
+        eprintln!("SKIPPED a_container: needs root to make namespaces");
+        return;
+    }
+    let source =
+        FOUR_THREADS.replace("sys.version_info[:3]", "(os.getpid(), 0, 0)").replace("import sys", "import os, sys");
+    for interpreter in interpreters().into_iter().filter(|interpreter| interpreter.path.starts_with("/usr")) {
+        let prefix = interpreter.output("import sys; print(sys.base_prefix)");
+        let script = "mount -t tmpfs none /mnt && cp \"$0\" /mnt/shopd && exec /mnt/shopd -c \"$1\"";
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount", "--propagation", "private", "sh", "-c", script]);
+        command.arg(fs::canonicalize(&interpreter.path).unwrap()).arg(&source).env("PYTHONHOME", prefix.trim());
+        let (running, own_pid) = started(&mut command);
+        assert_eq!(own_pid, "1.0.0", "it is the first process of its namespace");
+        let inside = descendants(running.pid()).unwrap();
+        let target = Target::open(inside[0]).unwrap();
+        let layout = target.layout.as_ref().unwrap();
+        assert_eq!(target.process.executable, "shopd");
+        assert_eq!(layout.image_path, "/mnt/shopd");
+        assert!(!Path::new("/mnt/shopd").exists());
+        assert_eq!(super::process::status(inside[0]).unwrap().namespace_pids, [inside[0], 1]);
+    }
+}
+
+#[test]
+fn a_process_of_another_user() {
+    if is_root() {
+        eprintln!("SKIPPED a_process_of_another_user: root may look into every process");
+        return;
+    }
+    let (kind, text) = failure(Target::open(1));
+    assert_eq!(kind, ErrorKind::NotPermitted);
+    assert!(
+        text.contains("not permitted to look into process 1") && text.contains("hint: run pylow as root"),
+        "{text}"
+    );
 }

@@ -1,5 +1,5 @@
 //! Reading another process's memory: process_vm_readv, never ptrace. The target is not stopped and may move underneath:
-//! whoever believes a value reads it twice (`read_stable`).
+//! whoever believes a value reads it twice, or checks what it leads to.
 
 use crate::error::{Error, Result};
 
@@ -35,6 +35,11 @@ impl Memory {
         let err = std::io::Error::last_os_error();
         match err.raw_os_error() {
             Some(libc::ESRCH) => Err(Error::target_gone(format!("process {} is gone", self.tgid))),
+            Some(libc::EPERM) => {
+                Err(Error::not_permitted(format!("not permitted to read the memory of process {}", self.tgid))
+                    .because("process_vm_readv: the kernel asks for the right to trace it")
+                    .hint("run pylow as root, or give it CAP_SYS_PTRACE"))
+            }
             _ => Err(Error::from(err).context(format!(
                 "cannot read {} bytes at {address:#x} of process {}",
                 buffer.len(),

@@ -176,7 +176,9 @@ pub fn executable(tgid: u32) -> Result<Option<String>> {
             Ok(Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()))
         }
         // A kernel thread or a zombie has the link but nothing behind it.
-        Err(err) if err.raw_os_error() == Some(libc::ENOENT) && fs::metadata(format!("/proc/{tgid}")).is_ok() => Ok(None),
+        Err(err) if err.raw_os_error() == Some(libc::ENOENT) && fs::metadata(format!("/proc/{tgid}")).is_ok() => {
+            Ok(None)
+        }
         Err(err) => Err(io_error(tgid, "exe", err)),
     }
 }

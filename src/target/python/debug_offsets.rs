@@ -190,7 +190,9 @@ fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
         let (offset, size) = (word(position)?, word(size_position)?);
         let fits = offset.checked_add(width).is_some_and(|end| end <= size) && size < 1 << 24 && offset % width == 0;
         let offset = u32::try_from(offset).ok().filter(|_| fits);
-        offset.ok_or_else(|| wrong(format!("the field at {position} is {:#x}, outside its struct", word(position).unwrap_or(0))))
+        offset.ok_or_else(|| {
+            wrong(format!("the field at {position} is {:#x}, outside its struct", word(position).unwrap_or(0)))
+        })
     };
     let short = |position, size_position, width| {
         let offset = field(position, size_position, width)?;
@@ -205,6 +207,8 @@ fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
         inside.map(|offset| offset as u16).ok_or_else(|| wrong("its GIL fields are not in the GIL".into()))
     };
     let string_data = word(p.string_data)?;
+    let string_data = u16::try_from(string_data).ok().filter(|bytes| bytes % 8 == 0 && *bytes < 128);
+    let string_data = string_data.ok_or_else(|| wrong("a str header of an impossible size".into()))?;
     let gc = field(p.interpreter_gc, p.interpreter_size, 8)?;
     let found = Offsets {
         interpreter_next: short(p.interpreter_next, p.interpreter_size, 8)?,
@@ -226,7 +230,7 @@ fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
         code_name: code(p.code_name)?,
         code_lines: code(p.code_lines)?,
         code_bytecode: code(p.code_bytecode)?,
-        string_data: u16::try_from(string_data).map_err(|_| wrong(format!("a str of {string_data} bytes")))?,
+        string_data,
         gil_locked: gil(p.embedded_gil_locked)?,
         gil_holder: gil(p.embedded_gil_holder)?,
         ..known.offsets
@@ -240,4 +244,143 @@ fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
     }
     let interpreters_head = field(p.interpreters_head, p.runtime_size, 8)?;
     Ok(DebugOffsets { offsets: found, interpreters_head, free_threaded: word(16)? != 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    /// The table of a build whose `_PyRuntime` was dumped: x86_64, 3.14.10 of Debian, words 0 to 99.
+    const DEBIAN_3_14_10: [u64; 84] = [
+        0x7970677562656478,
+        0x30e0af0,
+        0,
+        316616,
+        784,
+        808,
+        225864,
+        7280,
+        7272,
+        7344,
+        7360,
+        7408,
+        7688,
+        7672,
+        7680,
+        16,
+        7784,
+        0,
+        7800,
+        7792,
+        7992,
+        0,
+        832,
+        0,
+        8,
+        16,
+        72,
+        152,
+        160,
+        232,
+        32,
+        88,
+        8,
+        0,
+        56,
+        80,
+        74,
+        64,
+        0,
+        216,
+        112,
+        120,
+        128,
+        136,
+        68,
+        52,
+        96,
+        104,
+        208,
+        0,
+        16,
+        8,
+        416,
+        24,
+        88,
+        168,
+        40,
+        32,
+        16,
+        40,
+        24,
+        16,
+        200,
+        24,
+        40,
+        32,
+        48,
+        32,
+        40,
+        24,
+        16,
+        32,
+        16,
+        24,
+        40,
+        16,
+        32,
+        64,
+        32,
+        16,
+        40,
+        264,
+        192,
+        160,
+    ];
+
+    fn table(change: impl FnOnce(&mut [u64])) -> Vec<u8> {
+        let mut words = DEBIAN_3_14_10;
+        change(&mut words);
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.resize(TABLE_BYTES, 0);
+        bytes
+    }
+
+    fn parsed(change: impl FnOnce(&mut [u64])) -> Result<DebugOffsets> {
+        parse(&table(change), Version::from_hex(0x030e0af0).unwrap())
+    }
+
+    #[test]
+    fn a_real_table_equals_the_offsets_from_debug_information() {
+        let found = parsed(|_| {}).unwrap();
+        let known = offsets::of_minor(14).unwrap();
+        assert_eq!(found.offsets, known.offsets);
+        assert_eq!(Some(found.interpreters_head), known.runtime.interpreters_head);
+        assert!(!found.free_threaded);
+        assert!(parsed(|words| words[2] = 1).unwrap().free_threaded);
+    }
+
+    #[test]
+    fn a_forged_table_is_refused() {
+        for position in [8, 9, 11, 15, 16, 18, 24, 25, 26, 27, 32, 33, 34, 35, 36, 40, 42, 43, 44, 48, 80, 82] {
+            for value in [u64::MAX, 1 << 40, 0x10_0000, 7] {
+                if value == 7 && position == 36 {
+                    continue; // One byte: 7 is a possible place.
+                }
+                let err = parsed(|words| words[position] = value).expect_err(&format!("word {position} = {value:#x}"));
+                assert_eq!(err.kind(), ErrorKind::Unsupported);
+            }
+        }
+        assert!(parsed(|words| words[0] = 0).is_err());
+        assert!(parsed(|words| words[1] = 0x030e0bf0).is_err());
+        assert!(parse(&table(|_| {})[..600], Version::from_hex(0x030e0af0).unwrap()).is_err());
+    }
+
+    #[test]
+    fn an_unknown_version_is_named() {
+        let err = parse(&table(|_| {}), Version::from_hex(0x031000f0).unwrap()).unwrap_err();
+        assert_eq!(err.message(), "CPython 3.16.0 is not supported");
+        assert!(err.to_string().contains("3.6 to 3.15"));
+    }
 }

@@ -7,7 +7,7 @@ use super::layout::{Layout, Libc, Tls};
 use super::offsets::{self, Known};
 use super::verify::{self, Doubt, Seen};
 use super::version::Version;
-use super::{debug_offsets, machine_code, thread_state};
+use super::{debug_offsets, gil, machine_code, thread_state};
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::elf::{self, Elf, Symbol, Symbols};
 use crate::target::memory::Memory;
@@ -46,9 +46,9 @@ impl Image {
         let elf = Elf::read(elf::open(tgid, mapping)?)?;
         let code = mappings.iter().filter(|other| other.same_file(mapping) && other.executable);
         let text = code.fold((u64::MAX, 0), |(start, end), code| (start.min(code.start), end.max(code.end)));
-        let bias = elf.bias(mapping).ok_or_else(|| {
-            Error::unsupported(format!("{} is not mapped as its program headers say", mapping.path))
-        })?;
+        let bias = elf
+            .bias(mapping)
+            .ok_or_else(|| Error::unsupported(format!("{} is not mapped as its program headers say", mapping.path)))?;
         let (path, deleted) = (mapping.path.clone(), mapping.deleted);
         Ok(Self { path, deleted, elf, bias, text, full: OnceCell::new() })
     }
@@ -150,7 +150,11 @@ pub(in crate::target) fn find(tgid: u32) -> Result<Layout, Trouble> {
     let mappings = process::mappings(tgid)?;
     let mut trouble = Trouble::NotPython;
     for (image, marker) in images(tgid, &mappings)? {
-        let libc = if mappings.iter().any(|mapping| mapping.base_name().contains("ld-musl")) { Libc::Musl } else { Libc::Glibc };
+        let libc = if mappings.iter().any(|mapping| mapping.base_name().contains("ld-musl")) {
+            Libc::Musl
+        } else {
+            Libc::Glibc
+        };
         match (Candidate { memory: &memory, image: &image, marker, libc }).verified() {
             Ok(layout) => return Ok(layout),
             Err(found) => trouble = found,
@@ -169,7 +173,8 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     fn verified(&self) -> Result<Layout, Trouble> {
         let version = version(self.memory, self.image, self.marker)?;
-        let known = offsets::of_minor(version.minor).filter(|_| version.major == 3).ok_or_else(|| version.unsupported())?;
+        let known =
+            offsets::of_minor(version.minor).filter(|_| version.major == 3).ok_or_else(|| version.unsupported())?;
         let code_type = self.image.address("PyCode_Type");
         let mut doubt = None;
         for mut layout in self.layouts(version, known)? {
@@ -255,7 +260,7 @@ impl Candidate<'_> {
             layout.slot_offset = thread_state::slot_offset(self.memory, seen, self.memory.u32(layout.tss_key).ok());
         }
         let mut notes = Vec::new();
-        super::gil::complete(self.memory, layout, known, seen, &mut notes);
+        gil::complete(self.memory, self.image, layout, known, seen, &mut notes);
         layout.gc_collecting = self.gc_collecting(layout, known);
         layout.evidence = evidence(layout, seen, self.image.deleted, &notes);
     }
@@ -304,9 +309,10 @@ impl Candidate<'_> {
         }
         let decoded = machine_code::gc_collecting(self.memory, self.image);
         // The table's place is right only for the patch levels whose GIL lies where the table says.
-        let table = known.runtime.gc_collecting.filter(|_| {
-            known.runtime.gil.is_some_and(|offset| layout.gil == layout.runtime + u64::from(offset))
-        });
+        let table = known
+            .runtime
+            .gc_collecting
+            .filter(|_| known.runtime.gil.is_some_and(|offset| layout.gil == layout.runtime + u64::from(offset)));
         let found = self.in_runtime(decoded, table);
         found.filter(|address| self.memory.u32(*address).is_ok_and(|flag| flag <= 1)).unwrap_or(0)
     }

@@ -19,15 +19,29 @@ const LONGEST_FUNCTION: u64 = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Reads `size` bytes into the (full) register.
-    Load { address: u64, size: usize, into: Register },
+    Load {
+        address: u64,
+        size: usize,
+        into: Register,
+    },
     /// Writes the constant `value`.
-    Store { address: u64, size: usize, value: u64 },
+    Store {
+        address: u64,
+        size: usize,
+        value: u64,
+    },
     /// Reads a thread-local variable at this distance from the thread pointer.
-    ThreadLoad { offset: i64 },
+    ThreadLoad {
+        offset: i64,
+    },
     /// Makes an address or another constant.
-    Constant { value: u64 },
+    Constant {
+        value: u64,
+    },
     /// Calls or jumps to another function with this first argument, when it is a known address.
-    Leave { first_argument: Option<u64> },
+    Leave {
+        first_argument: Option<u64>,
+    },
     Return,
 }
 
@@ -66,7 +80,10 @@ impl Tracer<'_> {
     fn step(&mut self, instruction: &Instruction) -> Option<Step> {
         match instruction.flow_control() {
             FlowControl::Return => return Some(Step::Return),
-            FlowControl::Call | FlowControl::IndirectCall | FlowControl::UnconditionalBranch | FlowControl::IndirectBranch => {
+            FlowControl::Call
+            | FlowControl::IndirectCall
+            | FlowControl::UnconditionalBranch
+            | FlowControl::IndirectBranch => {
                 let first_argument = self.get(Register::RDI);
                 use Register::{R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI};
                 for clobbered in [RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11] {

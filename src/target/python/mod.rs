@@ -6,6 +6,7 @@ mod gil;
 pub mod layout;
 pub mod linetable;
 mod machine_code;
+pub mod objects;
 mod offsets;
 mod thread_state;
 mod verify;

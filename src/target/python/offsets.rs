@@ -76,7 +76,14 @@ const V3_6: Known = Known {
 /// Include/internal/pystate.h (v3.7): `_PyRuntime`. Include/pystate.h: the exception state grew. Include/frameobject.h:
 /// `f_exc_*` are gone.
 const V3_7: Known = Known {
-    offsets: Offsets { thread_id: 176, frame_lasti: 104, frame_locals: 360, gil_locked: 16, gil_holder: 8, ..V3_6.offsets },
+    offsets: Offsets {
+        thread_id: 176,
+        frame_lasti: 104,
+        frame_locals: 360,
+        gil_locked: 16,
+        gil_holder: 8,
+        ..V3_6.offsets
+    },
     runtime: Runtime {
         interpreters_head: Some(24),
         current_thread_state: Some(1480),

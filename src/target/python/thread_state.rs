@@ -21,7 +21,9 @@ pub(super) fn thread_local(memory: &Memory, image: &Image, has_gilstate: bool) -
     }
     let gilstate = machine_code::thread_local(memory, image, "PyGILState_GetThisThreadState");
     match (tls, gilstate) {
-        (Tls::Static { offset, .. }, Tls::Static { offset: gilstate_offset, .. }) => Tls::Static { offset, gilstate_offset },
+        (Tls::Static { offset, .. }, Tls::Static { offset: gilstate_offset, .. }) => {
+            Tls::Static { offset, gilstate_offset }
+        }
         (Tls::Dynamic { module, offset, .. }, Tls::Dynamic { module: same, offset: gilstate_offset, .. })
             if module == same =>
         {

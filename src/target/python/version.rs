@@ -8,7 +8,7 @@ use crate::error::Error;
 /// `PY_VERSION_HEX`, taken apart (Include/patchlevel.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
-    /// 3
+    /// 3; 2 only to say that it is not supported.
     pub(super) major: u16,
     /// 11 of 3.11.2
     pub(super) minor: u16,
@@ -36,10 +36,8 @@ impl Version {
         let (minor, rest) = number(rest.strip_prefix('.')?)?;
         let (micro, rest) = number(rest.strip_prefix('.')?)?;
         let level = [("rc", 0xc), ("a", 0xa), ("b", 0xb)];
-        let (level, rest) = level
-            .iter()
-            .find_map(|(name, level)| Some((*level, rest.strip_prefix(name)?)))
-            .unwrap_or((0xf, rest));
+        let (level, rest) =
+            level.iter().find_map(|(name, level)| Some((*level, rest.strip_prefix(name)?))).unwrap_or((0xf, rest));
         let (serial, rest) = if level == 0xf { (0, rest) } else { number(rest)? };
         let ends = rest.is_empty() || rest.starts_with([' ', '+', '\0']);
         let found = Self {
@@ -49,14 +47,15 @@ impl Version {
             level,
             serial: u8::try_from(serial).ok().filter(|serial| *serial < 16)?,
         };
-        (major == 3 && minor < 256 && ends).then_some(found)
+        ((2..=3).contains(&major) && minor < 256 && ends).then_some(found)
     }
 
     /// From a file name: `libpython3.8.so.1.0`, `python3.11`, `libpython3.6m.so`. The patch level stays unknown.
     pub(super) fn from_file_name(name: &str) -> Option<Self> {
-        let (_, rest) = name.split_once("python3.")?;
-        let (minor, _) = number(rest)?;
-        Some(Self { major: 3, minor, micro: None, level: 0, serial: 0 })
+        let (_, rest) = name.split_once("python")?;
+        let (major, rest) = number(rest).filter(|(major, _)| (2..=3).contains(major))?;
+        let (minor, _) = number(rest.strip_prefix('.')?)?;
+        Some(Self { major, minor, micro: None, level: 0, serial: 0 })
     }
 
     /// `PY_VERSION_HEX`; the low 16 bits are 0 when only the minor version is known.
@@ -99,7 +98,9 @@ mod tests {
 
     #[test]
     fn hex_and_text_agree() {
-        for (hex, text) in [(0x030b02f0, "3.11.2"), (0x030c00c1, "3.12.0rc1"), (0x030f00a7, "3.15.0a7"), (0x030912f0, "3.9.18")] {
+        for (hex, text) in
+            [(0x030b02f0, "3.11.2"), (0x030c00c1, "3.12.0rc1"), (0x030f00a7, "3.15.0a7"), (0x030912f0, "3.9.18")]
+        {
             let version = Version::from_hex(hex).unwrap();
             assert_eq!(version.to_string(), text);
             assert_eq!(Version::from_text(text), Some(version));
@@ -111,7 +112,8 @@ mod tests {
     fn strings_that_are_versions_and_others() {
         assert_eq!(Version::from_text("3.9.2+").unwrap().to_string(), "3.9.2");
         assert_eq!(Version::from_text("3.8.18 (default, May  9 2026)").unwrap().to_string(), "3.8.18");
-        for text in ["2.7.18", "3.9", "3.9.x", "3.9.2-foo", "3.9.300", "", "%.80s (%.80s) %.80s", "3.1.4.1"] {
+        assert_eq!(Version::from_text("2.7.18 (default").unwrap().to_string(), "2.7.18");
+        for text in ["4.0.1", "3.9", "3.9.x", "3.9.2-foo", "3.9.300", "", "%.80s (%.80s) %.80s", "3.1.4.1"] {
             assert_eq!(Version::from_text(text), None, "{text}");
         }
     }

@@ -1,0 +1,207 @@
+//! Python frames of a thread state, and the code objects they execute.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::locals::{self, LocalVariable};
+use super::object::Objects;
+use super::reader::{Fault, Read, Reader, Stable};
+use crate::event::{Frame, FrameKind};
+use crate::target::python::layout::{Layout, Offsets};
+use crate::target::python::objects::ObjectLayout;
+
+/// Frames kept of one thread, leaf side.
+pub(super) const MAX_FRAMES: usize = 4096;
+/// Code points kept of a file or function name.
+const MAX_NAME: u64 = 4096;
+/// Reads one code object may cost; names of locals are most of it.
+const CODE_READS: usize = 8192;
+
+/// A frame as the interpreter links it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RawFrame {
+    /// Address of the frame.
+    pub(super) address: u64,
+    /// Address of its code object.
+    pub(super) code: u64,
+    /// Last instruction, as the interpreter stores it; bytes from the first instruction where it stores a pointer.
+    pub(super) lasti: i32,
+}
+
+impl RawFrame {
+    /// The same call of the same function, perhaps at another instruction.
+    pub(super) fn is_same_call(&self, other: &Self) -> bool {
+        self.address == other.address && self.code == other.code
+    }
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WalkEnd {
+    /// At the outermost frame.
+    Root,
+    /// At [`MAX_FRAMES`].
+    Limit,
+    /// At memory that is not readable.
+    Unreadable,
+    /// At a frame that was already met.
+    Cycle,
+}
+
+/// Frames of a thread state, leaf first, with how far they go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Walk {
+    /// Leaf first.
+    pub(super) frames: Vec<RawFrame>,
+    /// Why there are no more.
+    pub(super) end: WalkEnd,
+}
+
+/// Follows the frames of `thread_state`, once, through memory as it is now.
+pub(super) fn walk(reader: &mut Reader, offsets: &Offsets, thread_state: u64) -> Walk {
+    reader.restart(MAX_FRAMES * 8);
+    let mut walk = Walk { frames: Vec::new(), end: WalkEnd::Root };
+    let mut met = HashSet::new();
+    let mut at = match leaf(reader, offsets, thread_state) {
+        Ok(address) => address,
+        Err(_) => return Walk { end: WalkEnd::Unreadable, ..walk },
+    };
+    while at != 0 {
+        if walk.frames.len() == MAX_FRAMES {
+            walk.end = WalkEnd::Limit;
+            break;
+        }
+        if !met.insert(at) {
+            walk.end = WalkEnd::Cycle;
+            break;
+        }
+        match step(reader, offsets, at) {
+            Ok((frame, previous)) => {
+                walk.frames.extend(frame);
+                at = previous;
+            }
+            Err(_) => {
+                walk.end = WalkEnd::Unreadable;
+                break;
+            }
+        }
+    }
+    walk
+}
+
+fn leaf(reader: &mut Reader, offsets: &Offsets, thread_state: u64) -> Read<u64> {
+    let frame = reader.pointer(thread_state + u64::from(offsets.thread_frame))?;
+    match offsets.cframe_frame {
+        Some(offset) => reader.pointer(frame + u64::from(offset)),
+        None => Ok(frame),
+    }
+}
+
+/// One frame, none for an entry frame of the interpreter, and the address of the next.
+fn step(reader: &mut Reader, offsets: &Offsets, at: u64) -> Read<(Option<RawFrame>, u64)> {
+    if at % 8 != 0 {
+        return Err(Fault::Unreadable);
+    }
+    let previous = reader.pointer(at + u64::from(offsets.frame_previous))?;
+    if let Some(shim) = offsets.shim_owner {
+        if u16::from(reader.u8(at + u64::from(offsets.frame_owner))?) >= shim {
+            return Ok((None, previous));
+        }
+    }
+    let code = reader.pointer(at + u64::from(offsets.frame_code))? & !u64::from(offsets.code_tag_mask);
+    let stored = at + u64::from(offsets.frame_lasti);
+    let lasti = if offsets.lasti_is_pointer {
+        let first = code + u64::from(offsets.code_bytecode);
+        reader.pointer(stored)?.wrapping_sub(first) as i32
+    } else {
+        reader.u32(stored)? as i32
+    };
+    Ok((Some(RawFrame { address: at, code, lasti }), previous))
+}
+
+/// What a frame needs of its code object.
+#[derive(Debug)]
+pub(super) struct Code {
+    function: Arc<str>,
+    file: Arc<str>,
+    first_line: i32,
+    lines: Vec<u8>,
+    /// Names of local variables, in the order of the frame's slots; empty when not asked for.
+    pub(super) variables: Vec<LocalVariable>,
+}
+
+/// Code objects read so far. An address may be used again for another code object: what tells them apart is part of
+/// the key.
+#[derive(Debug, Default)]
+pub(super) struct Codes {
+    known: HashMap<(u64, [u64; 4]), Arc<Code>>,
+}
+
+impl Codes {
+    /// The code object at `address`; its local variables too when `locals`.
+    pub(super) fn get(
+        &mut self,
+        reader: &mut Reader,
+        layout: &Layout,
+        objects: &'static ObjectLayout,
+        address: u64,
+        locals: bool,
+    ) -> Option<Arc<Code>> {
+        let known = &self.known;
+        let read = reader.stable(CODE_READS, |reader| {
+            let identity = identity(reader, &layout.offsets, address)?;
+            match known.get(&(address, identity)) {
+                Some(code) => Ok((identity, Arc::clone(code))),
+                None => {
+                    Ok((identity, Arc::new(read(&mut Objects::new(layout, objects, reader), layout, address, locals)?)))
+                }
+            }
+        });
+        let Stable::Value((identity, code)) = read else { return None };
+        self.known.insert((address, identity), Arc::clone(&code));
+        Some(code)
+    }
+}
+
+fn identity(reader: &mut Reader, offsets: &Offsets, address: u64) -> Read<[u64; 4]> {
+    if address == 0 || address % 8 != 0 {
+        return Err(Fault::Unreadable);
+    }
+    Ok([
+        u64::from(reader.u32(address + u64::from(offsets.code_first_line))?),
+        reader.pointer(address + u64::from(offsets.code_file))?,
+        reader.pointer(address + u64::from(offsets.code_name))?,
+        reader.pointer(address + u64::from(offsets.code_lines))?,
+    ])
+}
+
+fn read(objects: &mut Objects<'_>, layout: &Layout, address: u64, locals: bool) -> Read<Code> {
+    let [first_line, file, name, lines] = identity(objects.reader(), &layout.offsets, address)?;
+    if objects.type_of(address)?.name != "code" {
+        return Err(Fault::Unreadable);
+    }
+    Ok(Code {
+        function: objects.name(name, MAX_NAME)?.into(),
+        file: objects.name(file, MAX_NAME)?.into(),
+        first_line: first_line as i32,
+        lines: objects.byte_string(lines, u64::from(u32::MAX))?,
+        variables: if locals { locals::variables(objects, address)? } else { Vec::new() },
+    })
+}
+
+impl Code {
+    /// The interpreter's own trampoline for `__init__` of a specialised class call (3.12+): no function of the program.
+    pub(super) fn is_trampoline(&self) -> bool {
+        &*self.file == "__init__"
+    }
+
+    /// The frame at instruction `lasti`.
+    pub(super) fn frame(&self, layout: &Layout, lasti: i32) -> Frame {
+        Frame {
+            kind: FrameKind::Python,
+            function: Arc::clone(&self.function),
+            file: Some(Arc::clone(&self.file)),
+            line: layout.line(&self.lines, self.first_line, lasti as u32),
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! The whole of `inspect` on live interpreters: programs that know the truth, read while they run.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{SnapshotOptions, ThreadSnapshot, snapshot};
+use crate::target::Target;
+
+/// Every CPython that can be found: name, executable, environment.
+fn interpreters() -> Vec<(String, String, Vec<(&'static str, String)>)> {
+    let mut found = Vec::new();
+    for minor in 6..=15 {
+        let versions = std::fs::read_dir("/root/.pyenv/versions").into_iter().flatten().flatten();
+        for version in versions {
+            let exe = version.path().join(format!("bin/python3.{minor}"));
+            if exe.is_file() {
+                found.push((version.file_name().to_string_lossy().into_owned(), exe.display().to_string(), vec![]));
+            }
+        }
+        let system = format!("/usr/bin/python3.{minor}");
+        if Path::new(&system).is_file() {
+            found.push((format!("system 3.{minor}"), system, vec![]));
+        }
+        let home = format!("/opt/pylow-interp/py3{minor}/usr");
+        let exe = format!("{home}/bin/python3.{minor}");
+        if Path::new(&exe).is_file() {
+            let libraries = format!("{home}/lib/x86_64-linux-gnu");
+            found.push((format!("other 3.{minor}"), exe, vec![("PYTHONHOME", home), ("LD_LIBRARY_PATH", libraries)]));
+        }
+    }
+    assert!(!found.is_empty(), "no interpreter");
+    found
+}
+
+/// A running program, killed at the end.
+struct Program {
+    child: Child,
+    /// The program ends when this is closed.
+    _stdin: ChildStdin,
+    target: Target,
+}
+
+impl Program {
+    /// Runs `script` until it prints `ready`.
+    fn start((_, exe, env): &(String, String, Vec<(&'static str, String)>), script: &str) -> Self {
+        let mut command = Command::new(exe);
+        command.args(["-c", script]).envs(env.iter().map(|(name, value)| (*name, value.as_str())));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "{exe}");
+        let target = Target::open(child.id()).unwrap_or_else(|err| panic!("{exe}: {err}"));
+        Self { child, _stdin: stdin, target }
+    }
+
+    fn look(&self, locals: bool) -> Vec<ThreadSnapshot> {
+        snapshot(&self.target, SnapshotOptions { locals }).unwrap()
+    }
+
+    /// Looks until `accept` is content with it, at most ten seconds.
+    fn look_until(&self, what: &str, accept: impl Fn(&[ThreadSnapshot]) -> bool) -> Vec<ThreadSnapshot> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let threads = self.look(false);
+            if accept(&threads) {
+                return threads;
+            }
+            assert!(Instant::now() < deadline, "{what}: {threads:#?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn functions(thread: &ThreadSnapshot) -> Vec<&str> {
+    // Qualified names exist from 3.11 on: the last part is common to all.
+    thread.frames.iter().map(|(frame, _)| frame.function.rsplit('.').next().unwrap()).collect()
+}
+
+fn named<'a>(threads: &'a [ThreadSnapshot], name: &str) -> &'a ThreadSnapshot {
+    threads.iter().find(|thread| thread.name == name).unwrap_or_else(|| panic!("no thread {name}: {threads:#?}"))
+}
+
+const VALUES: &str = r#"
+import sys, collections, enum
+class Plain:
+    def __init__(self):
+        self.a = 1; self.b = 'two'; self.c = [1, 2]
+    def method(self): pass
+class Many:
+    def __init__(self):
+        self.a = 1; self.b_token = 'abc'; self.c = 3.5; self.d = 4
+class Slotted:
+    __slots__ = ('x', 'y')
+class Words(str): pass
+class Color(enum.IntEnum): RED = 3
+Point = collections.namedtuple('Point', 'x y')
+def some_function(): pass
+def outer(first):
+    captured = 'in a cell'
+    def inner(argument, *rest, **named):
+        zero = 0; negative = -5; big = 2 ** 100; low = -(10 ** 30); huge = 1 << 5000; digit = 2 ** 30
+        yes = True; no = False; nothing = None
+        pi = 3.14159; small = 1e-07; infinite = float('-inf')
+        plain_ascii = 'hello'; latin = 'caf\xe9'; ucs2 = '\u20ac\u4e2d'; ucs4 = '\U0001f600x'; empty = ''
+        long_text = 'x' * 300; quoted = "it's"; control = '\x1b[31m\n\t'
+        raw = b'\x00\xffabc'; long_raw = b'r' * 100
+        numbers = [1, 2, 3, 4, 5]; pair = (1, 'a'); nobody = (); nested = [[1, 2], (3,), {}]
+        mapping = {'a': 1, 'b': None}; int_keys = {1: 'x', 2: 'y', 3: 'z', 4: 'w'}
+        gaps = {i: i for i in range(100)}
+        for i in range(98): del gaps[i]
+        some = {7}; frozen = frozenset(['f']); none_left = set()
+        plain = Plain(); touched = Plain(); touched.__dict__['d'] = 1; many = Many()
+        slotted = Slotted(); slotted.x = 1; slotted.y = 'z'
+        words = Words('w\u20ac'); color = Color.RED; point = Point(1, 2)
+        ordered = collections.OrderedDict(k='v'); default = collections.defaultdict(int, n=5)
+        klass = Plain; function = some_function; anonymous = lambda: captured; builtin = len; bound = plain.method
+        module = sys; password = 'hunter2'; config = {'user': 'bob', 'api_key': 'k'}
+        if zero: unset = 1
+        copy = captured
+        def deeper(): return pair
+        sys.stdout.write('ready\n'); sys.stdout.flush()
+        sys.stdin.read()
+        return deeper
+    inner(17, 'r', key='v')
+    return captured, first
+outer([None])
+"#;
+
+#[test]
+fn values_are_those_of_the_program() {
+    let long_text = format!("'{}'...300", "x".repeat(60));
+    let long_raw = format!("b'{}'...100", "r".repeat(60));
+    let expected = [
+        ("argument", "int", "17"),
+        ("rest", "tuple", "tuple[1]('r')"),
+        ("named", "dict", "dict[1]{'key': 'v'}"),
+        ("zero", "int", "0"),
+        ("negative", "int", "-5"),
+        ("big", "int", "1267650600228229401496703205376"),
+        ("low", "int", "-1000000000000000000000000000000"),
+        ("huge", "int", "<5001 bits>"),
+        ("digit", "int", "1073741824"),
+        ("yes", "bool", "True"),
+        ("no", "bool", "False"),
+        ("nothing", "NoneType", "None"),
+        ("pi", "float", "3.14159"),
+        ("small", "float", "1e-07"),
+        ("infinite", "float", "-inf"),
+        ("plain_ascii", "str", "'hello'"),
+        ("latin", "str", "'café'"),
+        ("ucs2", "str", "'€中'"),
+        ("ucs4", "str", "'😀x'"),
+        ("empty", "str", "''"),
+        ("long_text", "str", &long_text),
+        ("quoted", "str", r#""it's""#),
+        ("control", "str", r"'\x1b[31m\n\t'"),
+        ("raw", "bytes", r"b'\x00\xffabc'"),
+        ("long_raw", "bytes", &long_raw),
+        ("numbers", "list", "list[5](1, 2, 3, ..)"),
+        ("pair", "tuple", "tuple[2](1, 'a')"),
+        ("nobody", "tuple", "tuple[0]"),
+        ("nested", "list", "list[3](list[2], tuple[1], dict[0])"),
+        ("mapping", "dict", "dict[2]{'a': 1, 'b': None}"),
+        ("int_keys", "dict", "dict[4]{1: 'x', 2: 'y', 3: 'z', ..}"),
+        ("gaps", "dict", "dict[2]{98: 98, 99: 99}"),
+        ("some", "set", "set[1]{7}"),
+        ("frozen", "frozenset", "frozenset[1]{'f'}"),
+        ("none_left", "set", "set[0]"),
+        ("plain", "Plain", "<Plain a=1 b='two' c=list[2]>"),
+        ("touched", "Plain", "<Plain a=1 b='two' c=list[2] ..>"),
+        ("many", "Many", "<Many a=1 b_token=*** c=3.5 ..>"),
+        ("slotted", "Slotted", "<Slotted x=1 y='z'>"),
+        ("words", "Words", "Words('w€')"),
+        ("color", "Color", "Color(3)"),
+        ("point", "Point", "Point[2](1, 2)"),
+        ("ordered", "OrderedDict", "OrderedDict[1]{'k': 'v'}"),
+        ("default", "defaultdict", "defaultdict[1]{'n': 5}"),
+        ("klass", "type", "<class Plain>"),
+        ("function", "function", "<function some_function>"),
+        ("anonymous", "function", "<function <lambda>>"),
+        ("builtin", "builtin_function_or_method", "<built-in len>"),
+        ("bound", "method", "<method method>"),
+        ("module", "module", "<module sys>"),
+        ("password", "str", "***"),
+        ("config", "dict", "dict[2]{'user': 'bob', 'api_key': ***}"),
+        ("copy", "str", "'in a cell'"),
+        ("captured", "str", "'in a cell'"),
+        ("deeper", "function", "<function deeper>"),
+    ];
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, VALUES);
+        let threads = program.look_until("blocked in read", |threads| threads[0].state.to_string().contains("read"));
+        assert_eq!(threads[0].remark, "", "{}", interpreter.0);
+        let threads = program.look(true);
+        let main = &threads[0];
+        assert!(functions(main).ends_with(&["inner", "outer", "<module>"]), "{}: {main:#?}", interpreter.0);
+        let locals = |function: &str| -> HashMap<String, (String, String)> {
+            let (_, locals) =
+                main.frames.iter().find(|(frame, _)| frame.function.rsplit('.').next() == Some(function)).unwrap();
+            let locals = locals.as_ref().unwrap().iter();
+            locals.map(|l| (l.name.clone(), (l.type_name.clone(), l.value.clone()))).collect()
+        };
+        let found = locals("inner");
+        for (name, type_name, value) in expected {
+            let (found_type, found_value) = found.get(name).unwrap_or_else(|| panic!("{}: no {name}", interpreter.0));
+            assert_eq!((found_type.as_str(), found_value.as_str()), (type_name, value), "{}: {name}", interpreter.0);
+        }
+        assert!(!found.contains_key("unset"), "{}", interpreter.0);
+        let outer = locals("outer");
+        assert_eq!(outer["captured"].1, "'in a cell'", "{}", interpreter.0);
+        assert_eq!(outer["first"].1, "list[1](None)", "{}", interpreter.0);
+        let line = main.frames.iter().rev().nth(2).unwrap().0.line;
+        let expected = VALUES.lines().position(|line| line.contains("sys.stdin.read()")).unwrap() as u32 + 1;
+        assert_eq!(line, Some(expected), "{}", interpreter.0);
+    }
+}
+
+const STATES: &str = r#"
+import hashlib, os, select, socket, sys, threading, time
+lock = threading.Lock(); lock.acquire()
+server = socket.socket(); server.bind(('127.0.0.1', 0)); server.listen(5)
+client = socket.create_connection(server.getsockname()); peer, _ = server.accept()
+impatient = socket.create_connection(server.getsockname()); impatient.settimeout(1000)
+a, b = socket.socketpair()
+r, w = os.pipe()
+def wait_for_lock(): lock.acquire()
+def sleep(): time.sleep(1000)
+def receive(): client.recv(1)
+def receive_soon(): impatient.recv(1)
+def choose(): select.select([peer], [], [])
+def read_pipe(): os.read(r, 1)
+def unix(): a.recv(1)
+def accept(): server.accept(); server.accept()
+def burn(): hashlib.pbkdf2_hmac('sha256', b'x', b'y', 2000000000)
+for job in (wait_for_lock, sleep, receive, receive_soon, choose, read_pipe, unix, accept, burn):
+    threading.Thread(target=job, name='job ' + job.__name__, daemon=True).start()
+sys.stdout.write('ready\n'); sys.stdout.flush()
+sys.stdin.read()
+"#;
+
+#[test]
+fn states_say_what_a_thread_waits_for() {
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, STATES);
+        let is = |threads: &[ThreadSnapshot], name: &str, expected: &str| {
+            let state = named(threads, name).state.to_string();
+            match expected.strip_suffix('*') {
+                Some(start) => state.starts_with(start),
+                None => state == expected,
+            }
+        };
+        let settled = |threads: &[ThreadSnapshot]| {
+            threads.len() == 10
+                && is(threads, "job wait_for_lock", "waiting in futex (lock)")
+                && (is(threads, "job sleep", "sleeping in clock_nanosleep")
+                    || is(threads, "job sleep", "sleeping in select"))
+                && is(threads, "job receive", "waiting in recvfrom (socket 127.0.0.1:*")
+                && is(threads, "job receive_soon", "waiting in poll (socket 127.0.0.1:*")
+                && is(threads, "job choose", "waiting in select (socket 127.0.0.1:*")
+                && is(threads, "job read_pipe", "waiting in read (pipe:[*")
+                && is(threads, "job unix", "waiting in recvfrom (unix socket:[*")
+                && is(threads, "job accept", "waiting in accept4 (socket 127.0.0.1:*")
+                && is(threads, "job burn", "running")
+                && is(threads, "MainThread", "waiting in read (pipe:[*")
+        };
+        let threads = program.look_until(&interpreter.0, settled);
+        for thread in &threads {
+            assert_eq!(thread.remark, "", "{}: {thread:#?}", interpreter.0);
+            assert!(!thread.holds_gil, "{}: {thread:#?}", interpreter.0);
+            if let Some(job) = thread.name.strip_prefix("job ") {
+                assert!(functions(thread).contains(&job), "{}: {thread:#?}", interpreter.0);
+            }
+        }
+        let state = named(&threads, "job receive").state.to_string();
+        assert!(state.contains(" <- 127.0.0.1:"), "{state}");
+        let state = named(&threads, "job accept").state.to_string();
+        assert!(state.contains(" listening"), "{state}");
+    }
+}
+
+const HOLDER: &str = r#"
+import sys, threading, time
+def hold():
+    n = 0
+    while True: n += 1
+def idle(): time.sleep(1000)
+threading.Thread(target=idle, name='idle', daemon=True).start()
+threading.Thread(target=lambda: sys.stdin.read(), name='reader', daemon=True).start()
+sys.stdout.write('ready\n'); sys.stdout.flush()
+hold()
+"#;
+
+const FIGHT: &str = r#"
+import sys, threading, time
+def hold():
+    n = 0
+    while True: n += 1
+for i in range(3): threading.Thread(target=hold, name='fighter', daemon=True).start()
+sys.stdout.write('ready\n'); sys.stdout.flush()
+hold()
+"#;
+
+#[test]
+fn the_holder_of_the_gil_is_marked() {
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, HOLDER);
+        program.look_until(&interpreter.0, |threads| {
+            named(threads, "idle").state.to_string().starts_with("sleeping") && functions(&threads[0])[0] == "hold"
+        });
+        for _ in 0..50 {
+            let threads = program.look(false);
+            let holders: Vec<&str> = threads.iter().filter(|t| t.holds_gil).map(|t| t.name.as_str()).collect();
+            assert_eq!(holders, ["MainThread"], "{}", interpreter.0);
+            assert_eq!(functions(&threads[0]), ["hold", "<module>"], "{}: {threads:#?}", interpreter.0);
+        }
+        drop(program);
+        let program = Program::start(&interpreter, FIGHT);
+        let (mut waits, mut held) = (0, 0);
+        for _ in 0..50 {
+            let threads = program.look(false);
+            let holders = threads.iter().filter(|thread| thread.holds_gil).count();
+            assert!(holders <= 1, "{}: {threads:#?}", interpreter.0);
+            held += holders;
+            let states = threads.iter().map(|thread| thread.state.to_string());
+            waits += states.filter(|state| state.contains("GIL)")).count();
+        }
+        assert!(waits > 50 && held > 25, "{}: {waits} waits, {held} of 50 held", interpreter.0);
+    }
+}
+
+const MUTATOR: &str = r#"
+import sys, threading
+class Thing: pass
+def pass_on(number, pair): return number, pair
+def mutate():
+    i = 100000; cleared = {}; grown = []; thing = Thing(); changing = set()
+    while True:
+        i += 1
+        pair = (i, i); text = '%d-%d' % (i, i); items = [i, i, i]; mapping = {'a': i, 'b': i}
+        cleared.clear(); cleared['k%d' % i] = i
+        grown.append(i)
+        if len(grown) > 50: grown = []
+        thing.both = (i, i); thing.__dict__.pop('gone', None); thing.gone = i
+        changing.add(i)
+        if len(changing) > 30: changing.clear()
+        pass_on(i, pair)
+threading.Thread(target=mutate, name='mutator', daemon=True).start()
+sys.stdout.write('ready\n'); sys.stdout.flush()
+sys.stdin.read()
+"#;
+
+/// The numbers in a text.
+fn numbers(text: &str) -> Vec<u64> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+/// Something the mutator's value can't be: made of two moments, or of freed memory.
+fn is_wrong(name: &str, type_name: &str, value: &str) -> bool {
+    if value.contains('<') && value.contains("unreadable") || value == super::value::MOVING {
+        return false;
+    }
+    let found = numbers(value);
+    let same =
+        |numbers: &[u64]| numbers.windows(2).all(|two| two[0] == two[1]) && numbers.iter().all(|&n| n >= 100_000);
+    match name {
+        "i" | "number" => type_name != "int" || found.len() != 1 || !same(&found),
+        "pair" => type_name != "tuple" || found.len() != 3 || !same(&found[1..]),
+        "text" => type_name != "str" || found.len() != 2 || !same(&found),
+        // A list display sets its size before its items, a dict display fills itself: both only before they have a name.
+        "items" => type_name != "list" || found.len() != 4 || !same(&found[1..]),
+        "mapping" => type_name != "dict" || found.len() != 3 || !same(&found[1..]),
+        "cleared" => type_name != "dict" || (found.len() == 3 && !same(&found[1..])) || found.len() > 3,
+        "grown" => type_name != "list" || found[1..].iter().any(|&n| n < 100_000),
+        "changing" => type_name != "set" || found[1..].iter().any(|&n| n < 100_000),
+        "thing" => type_name != "Thing",
+        _ => true,
+    }
+}
+
+#[test]
+fn no_torn_value_is_accepted() {
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, MUTATOR);
+        let (mut accepted, mut given_up, mut wrong) = (0, 0, Vec::new());
+        for _ in 0..150 {
+            let threads = program.look(true);
+            for (frame, locals) in &named(&threads, "mutator").frames {
+                let function = frame.function.rsplit('.').next().unwrap();
+                if !["mutate", "pass_on"].contains(&function) {
+                    continue;
+                }
+                for local in locals.iter().flatten() {
+                    if local.value.starts_with('<') && local.type_name == "?" {
+                        given_up += 1;
+                        continue;
+                    }
+                    accepted += 1;
+                    if is_wrong(&local.name, &local.type_name, &local.value) {
+                        wrong.push(local.clone());
+                    }
+                }
+            }
+        }
+        let _ = writeln!(std::io::stderr(), "{}: {accepted} accepted, {given_up} given up", interpreter.0);
+        assert!(wrong.is_empty(), "{}: {wrong:?}", interpreter.0);
+        assert!(accepted > 300, "{}: {accepted} accepted, {given_up} given up", interpreter.0);
+    }
+}
