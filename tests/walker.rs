@@ -7,11 +7,10 @@
 mod interpreter;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 
 use interpreter::Interpreter;
 use pylow::probe::{self, RawString, Record, StackRecord};
@@ -21,6 +20,8 @@ use tempfile::TempDir;
 
 /// `STACK_ROOT` of bpf/pylow.h: the walk reached the outermost frame.
 const STACK_ROOT: u32 = 1;
+/// Piece in which memory is saved: no page is smaller.
+const PAGE_BYTES: usize = 4096;
 /// Top byte of a frame's word: `FRAME_SHIM`, no Python frame.
 const SHIM: u64 = 1;
 
@@ -37,9 +38,11 @@ fn another_thread() {
 fn on_every_interpreter(thread: &str) {
     let interpreters = interpreter::found();
     assert!(!interpreters.is_empty(), "no CPython on this machine");
+    let directory = TempDir::new().unwrap();
+    let walker = compile(directory.path());
     for interpreter in interpreters {
         let told = Still::start(&interpreter, thread);
-        let (truth, walked) = (told.frames.clone(), walk(told));
+        let (truth, walked) = (told.frames.clone(), walk(told, &walker));
         assert_eq!(walked, truth, "{}, {thread} thread", interpreter.name);
     }
 }
@@ -91,7 +94,7 @@ impl Drop for Still {
 }
 
 /// Saves the program's memory, ends the program, walks.
-fn walk(still: Still) -> Vec<String> {
+fn walk(still: Still, walker: &Path) -> Vec<String> {
     let tgid = still.child.id();
     let thread_pointer = still.thread_pointer.to_string();
     let target = Target::open(tgid).unwrap();
@@ -103,7 +106,7 @@ fn walk(still: Still) -> Vec<String> {
 
     let mut symbolizer = Symbolizer::new();
     symbolizer.add_process(tgid, target.layout.clone());
-    let output = Command::new(&*WALKER).arg(&image).arg(&process).args([&tgid.to_string(), &thread_pointer]).output();
+    let output = Command::new(walker).arg(&image).arg(&process).args([&tgid.to_string(), &thread_pointer]).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{output:?}");
     let mut stack = None;
@@ -161,7 +164,7 @@ fn records(mut output: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Writes all readable private memory of a child as { address, length, bytes }.
 fn save_memory(pid: u32, path: &Path) {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-    let mut image = File::create(path).unwrap();
+    let mut image = BufWriter::new(File::create(path).unwrap());
     for line in fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().lines() {
         let mut fields = line.split_whitespace();
         let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
@@ -170,22 +173,28 @@ fn save_memory(pid: u32, path: &Path) {
         }
         let (start, end) = range.split_once('-').unwrap();
         let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
-        let mut bytes = vec![0; (end - start) as usize];
-        if memory.read_exact_at(&mut bytes, start).is_ok() {
-            image.write_all(&start.to_le_bytes()).unwrap();
-            image.write_all(&(end - start).to_le_bytes()).unwrap();
+        // Page by page: a guard page inside a mapping (MADV_GUARD_INSTALL, glibc 2.42) can't be read.
+        let pages = (start..end).step_by(PAGE_BYTES).map(|address| (address, page(&memory, address)));
+        for (address, bytes) in pages.filter_map(|(address, bytes)| Some((address, bytes?))) {
+            image.write_all(&address.to_le_bytes()).unwrap();
+            image.write_all(&(PAGE_BYTES as u64).to_le_bytes()).unwrap();
             image.write_all(&bytes).unwrap();
         }
     }
 }
 
-/// The compiled walker; kept until the tests end.
-static WALKER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("walker-{}", std::process::id()));
+fn page(memory: &File, address: u64) -> Option<[u8; PAGE_BYTES]> {
+    let mut bytes = [0; PAGE_BYTES];
+    memory.read_exact_at(&mut bytes, address).ok().map(|()| bytes)
+}
+
+/// Compiles the walker into `directory`.
+fn compile(directory: &Path) -> PathBuf {
+    let program = directory.join("walker");
     let mut compiler = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
     compiler.args(["-std=gnu11", "-O1", "-Wall", "-Werror", "-I", "bpf", "-I", "tests/walker", "-o"]).arg(&program);
     let output = compiler.arg("tests/walker/walker.c").current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let output = output.unwrap_or_else(|err| panic!("no C compiler ({err}); set CC or install gcc"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     program
-});
+}

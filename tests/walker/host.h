@@ -40,19 +40,38 @@ struct host_range {
 static struct host_range *host_ranges;
 static size_t host_range_count;
 
+static const struct host_range *host_find(__u64 address)
+{
+	size_t low = 0, high = host_range_count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		const struct host_range *range = &host_ranges[middle];
+
+		if (address < range->address)
+			high = middle;
+		else if (address - range->address >= range->length)
+			low = middle + 1;
+		else
+			return range;
+	}
+	return NULL;
+}
+
 /* All or nothing, and zeros where there is nothing, as the kernel does it. */
 static long bpf_probe_read_user(void *to, __u32 length, const void *from)
 {
 	__u64 address = (__u64)from;
 	__u32 done = 0;
 
-	for (size_t i = 0; i < host_range_count && done < length; i++) {
-		const struct host_range *range = &host_ranges[i];
-		__u64 at = address + done - range->address;
-		__u64 room = range->length - at;
+	while (done < length) {
+		const struct host_range *range = host_find(address + done);
+		__u64 at, room;
 
-		if (address + done < range->address || at >= range->length)
-			continue;
+		if (!range)
+			break;
+		at = address + done - range->address;
+		room = range->length - at;
 		if (room > length - done)
 			room = length - done;
 		memcpy((char *)to + done, range->bytes + at, room);
