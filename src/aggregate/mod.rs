@@ -1,3 +1,10 @@
 //! Folds events into what reports are made of. Pure: no files, clock, threads or BPF.
 
+pub mod completeness;
+pub mod evidence;
+pub mod hist;
+pub mod lines;
 pub mod stacks;
+pub mod syscalls;
+pub mod verdict;
+pub mod waits;

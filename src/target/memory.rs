@@ -35,11 +35,7 @@ impl Memory {
         let err = std::io::Error::last_os_error();
         match err.raw_os_error() {
             Some(libc::ESRCH) => Err(Error::target_gone(format!("process {} is gone", self.tgid))),
-            _ => Err(Error::from(err).context(format!(
-                "cannot read {} bytes at {address:#x} of process {}",
-                buffer.len(),
-                self.tgid
-            ))),
+            _ => Err(Error::from(err).context(format!("cannot read {} bytes at {address:#x} of process {}", buffer.len(), self.tgid))),
         }
     }
 

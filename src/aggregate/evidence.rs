@@ -1,0 +1,256 @@
+//! What triage knows before it judges: how each thread spent the run, and what the kernel counted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::lines::by_line;
+use super::stacks::{Measure, Split, StackFold, ThreadId};
+use super::syscalls::SyscallFold;
+use super::waits::{Cause, cause};
+use crate::event::{CodeClass, Event, Frame, Loss, ProcessTotals, StackStatus, Wait};
+
+/// A wait that lasted this share of the run took up all of it: attaching takes a moment per thread.
+const WHOLE_RUN_SHARE: f64 = 0.95;
+
+/// Everything the verdict is made of. Times are nanoseconds, summed over the run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// The target; 0 when the stream has no start.
+    pub pid: u32,
+    /// Length of the run.
+    pub wall_ns: u64,
+    /// Online CPUs of the machine.
+    pub cpus: u32,
+    /// CPU time one on-CPU sample stands for; 0 when none were taken.
+    pub period_ns: u64,
+    /// What /proc counted, by process.
+    pub processes: Vec<ProcessTotals>,
+    /// Threads that were seen.
+    pub threads: Vec<ThreadEvidence>,
+    /// On-CPU samples by what ran.
+    pub samples: Samples,
+    /// System calls of all processes; absent when they were not counted.
+    pub syscalls: Option<SyscallEvidence>,
+    /// The line with most on-CPU samples; its shares are of all samples.
+    pub hot: Option<HotLine>,
+    /// The line that held the GIL longest, running or waiting; its shares are of all time the GIL was seen held.
+    pub gil_holder: Option<HotLine>,
+    /// Time the GIL was seen held.
+    pub gil_held_ns: u64,
+    /// Of it: by a thread that itself waited for something else.
+    pub gil_held_waiting_ns: u64,
+    /// Per cause, the line that waited longest; its shares are of all waiting for that cause.
+    pub waits_at: BTreeMap<Cause, HotLine>,
+    /// What did not arrive.
+    pub loss: Loss,
+}
+
+/// On-CPU samples by what ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Samples {
+    /// The evaluation loop and built-in types.
+    pub interpreter: u64,
+    /// Other code in user space.
+    pub native: u64,
+    /// The kernel.
+    pub kernel: u64,
+    /// The cyclic garbage collector.
+    pub garbage_collector: u64,
+}
+
+impl Samples {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        self.interpreter + self.native + self.kernel + self.garbage_collector
+    }
+
+    fn add(&mut self, class: CodeClass) {
+        *match class {
+            CodeClass::Interpreter => &mut self.interpreter,
+            CodeClass::Native => &mut self.native,
+            CodeClass::Kernel => &mut self.kernel,
+            CodeClass::GarbageCollector => &mut self.garbage_collector,
+        } += 1;
+    }
+}
+
+/// How one thread spent the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreadEvidence {
+    /// Which.
+    pub id: ThreadId,
+    /// On-CPU samples.
+    pub samples: u64,
+    /// Waits that ended, or lasted to the end.
+    pub waits: u64,
+    /// Time waited, by cause.
+    pub waited_ns: BTreeMap<Cause, u64>,
+    /// Runnable without running.
+    pub runqueue_ns: u64,
+    /// One wait took the whole run: its cause.
+    pub whole_wait: Option<Cause>,
+}
+
+impl ThreadEvidence {
+    /// A thread of which nothing is known yet.
+    pub fn new(id: ThreadId) -> Self {
+        Self { id, samples: 0, waits: 0, waited_ns: BTreeMap::new(), runqueue_ns: 0, whole_wait: None }
+    }
+
+    /// Time waited for one cause.
+    pub fn waited(&self, cause: Cause) -> u64 {
+        self.waited_ns.get(&cause).copied().unwrap_or(0)
+    }
+
+    /// Time waited for causes of a kind.
+    pub fn waited_for(&self, kind: impl Fn(Cause) -> bool) -> u64 {
+        self.waited_ns.iter().filter(|(cause, _)| kind(**cause)).map(|(_, ns)| ns).sum()
+    }
+
+    /// Busy share of the run, 0 to 1, as far as samples tell.
+    pub fn busy_share(&self, evidence: &Evidence) -> f64 {
+        if evidence.wall_ns == 0 { 0.0 } else { (self.samples * evidence.period_ns) as f64 / evidence.wall_ns as f64 }
+    }
+}
+
+/// System calls of the run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SyscallEvidence {
+    /// Calls entered.
+    pub entered: u64,
+    /// Calls that failed.
+    pub errors: u64,
+    /// The most frequent call and how often it was entered.
+    pub top: Option<(Arc<str>, u64)>,
+}
+
+/// A line with its part of a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HotLine {
+    /// The line.
+    pub frame: Frame,
+    /// While it was the innermost Python frame.
+    pub own: u64,
+    /// While it was on the stack.
+    pub total: u64,
+    /// The whole the two are parts of.
+    pub of: u64,
+    /// The thread that had most of it, where threads were kept apart.
+    pub thread: Option<ThreadId>,
+}
+
+/// Folds events into evidence.
+#[derive(Debug)]
+pub struct EvidenceFold {
+    evidence: Evidence,
+    started_ns: u64,
+    threads: BTreeMap<ThreadId, ThreadEvidence>,
+    syscalls: Option<SyscallFold>,
+    on_cpu: StackFold,
+    gil_held: StackFold,
+    waits: HashMap<Cause, StackFold>,
+}
+
+impl Default for EvidenceFold {
+    fn default() -> Self {
+        Self {
+            evidence: Evidence::default(),
+            started_ns: 0,
+            threads: BTreeMap::new(),
+            syscalls: None,
+            on_cpu: StackFold::new(Measure::Cpu { period_ns: 1 }, Split::Together),
+            gil_held: StackFold::new(Measure::OffCpu, Split::ByThread),
+            waits: HashMap::new(),
+        }
+    }
+}
+
+impl EvidenceFold {
+    /// Takes one event.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started(started) => {
+                self.started_ns = started.ktime_ns;
+                self.evidence.pid = started.processes.first().map_or(0, |process| process.tgid);
+                self.evidence.cpus = started.cpus;
+                self.evidence.period_ns = 1_000_000_000_u64.checked_div(started.frequency.into()).unwrap_or(0);
+            }
+            Event::Sample { at, class, stack, .. } => {
+                self.evidence.samples.add(*class);
+                self.thread((*at).into()).samples += 1;
+                self.on_cpu.add(stack, *at, 1);
+                if stack.status.has(StackStatus::HOLDS_GIL) {
+                    self.gil_held.add(stack, *at, self.evidence.period_ns);
+                }
+            }
+            Event::Wait(wait) => self.wait(wait),
+            Event::Syscalls { totals } => self.syscalls.get_or_insert_default().add(totals),
+            Event::Totals(totals) => self.evidence.processes.push(totals.clone()),
+            Event::Ended(ended) => {
+                self.evidence.wall_ns = ended.ktime_ns.saturating_sub(self.started_ns);
+                self.evidence.loss = ended.loss;
+            }
+            Event::Syscall { .. } | Event::Fault { .. } | Event::Appeared { .. } | Event::Exited { .. } => {}
+        }
+    }
+
+    /// The evidence of the whole stream.
+    pub fn finish(mut self) -> Evidence {
+        if self.evidence.wall_ns == 0 {
+            // A stream that was cut has no end: the readings of /proc know how long it was, if they are in it.
+            self.evidence.wall_ns = self.evidence.processes.iter().map(|it| it.wall_ns).max().unwrap_or(0);
+        }
+        self.evidence.syscalls = self.syscalls.as_ref().map(|fold| SyscallEvidence {
+            entered: fold.entered(),
+            errors: fold.errors(),
+            top: fold.sorted().first().map(|top| (Arc::clone(&top.name), top.entered)),
+        });
+        self.evidence.hot = hottest(&self.on_cpu);
+        self.evidence.gil_holder = hottest(&self.gil_held);
+        self.evidence.gil_held_ns = self.gil_held.entries().iter().map(|entry| entry.weight.value).sum();
+        self.evidence.waits_at = self.waits.iter().filter_map(|(&cause, fold)| Some((cause, hottest(fold)?))).collect();
+        let whole = (self.evidence.wall_ns as f64 * WHOLE_RUN_SHARE) as u64;
+        self.evidence.threads = self.threads.into_values().collect();
+        for thread in &mut self.evidence.threads {
+            // One wait as long as the run: no other fits beside it.
+            thread.whole_wait =
+                thread.waited_ns.iter().find(|(_, ns)| whole > 0 && **ns >= whole).map(|(cause, _)| *cause);
+            if thread.waits > 1 {
+                thread.whole_wait = None;
+            }
+        }
+        self.evidence
+    }
+
+    fn wait(&mut self, wait: &Wait) {
+        let cause = cause(wait);
+        let thread = self.thread(wait.at.into());
+        thread.waits += 1;
+        thread.runqueue_ns += wait.runqueue_ns;
+        *thread.waited_ns.entry(cause).or_default() += wait.blocked_ns;
+        let fold = self.waits.entry(cause).or_insert_with(|| StackFold::new(Measure::OffCpu, Split::ByThread));
+        fold.add(&wait.stack, wait.at, wait.blocked_ns);
+        if wait.stack.status.has(StackStatus::HOLDS_GIL) && cause != Cause::Gil {
+            self.gil_held.add(&wait.stack, wait.at, wait.blocked_ns);
+            self.evidence.gil_held_waiting_ns += wait.blocked_ns;
+        }
+    }
+
+    fn thread(&mut self, id: ThreadId) -> &mut ThreadEvidence {
+        self.threads.entry(id).or_insert_with(|| ThreadEvidence::new(id))
+    }
+}
+
+/// The line with most own weight, and the thread that had most of it.
+fn hottest(fold: &StackFold) -> Option<HotLine> {
+    let line = by_line(fold).into_iter().next()?;
+    let mut by_thread: BTreeMap<ThreadId, u64> = BTreeMap::new();
+    for entry in fold.entries() {
+        let leaf = entry.stack.python_leaf().or(entry.stack.frames.first());
+        if let (Some(thread), true) = (entry.thread, leaf == Some(&line.frame)) {
+            *by_thread.entry(thread).or_default() += entry.shown;
+        }
+    }
+    let thread = by_thread.into_iter().max_by_key(|(_, weight)| *weight).map(|(thread, _)| thread);
+    Some(HotLine { frame: line.frame, own: line.own, total: line.total, of: fold.total(), thread })
+}
