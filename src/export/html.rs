@@ -19,7 +19,7 @@ body { font: 14px/1.5 system-ui, sans-serif; margin: 1.5rem; }
 h1 { font-size: 1.3rem; margin: 0 0 .5rem; }
 ul { margin: 0 0 1rem; padding-left: 1.2rem; }
 figure { margin: 0; background: #fff; border-radius: 6px; overflow: hidden; }
-figure svg { display: block; width: 100%; height: auto; }";
+figure svg { display: block; width: 100%; }";
 
 /// Writes the page around `svg`, a whole SVG file whose scripts keep working: its search and zoom are the page's.
 pub fn write_html(page: &Page<'_>, svg: &[u8], mut out: impl Write) -> Result<()> {
