@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::event::{Frame, FrameKind, Stack, StackTable, Stamp};
+use crate::event::{Frame, FrameKind, Stack, StackStatus, StackTable, Stamp};
 use crate::report::StackRow;
 
 /// What the weight of a stack measures.
@@ -91,13 +91,16 @@ pub struct StackFold {
     measure: Measure,
     split: Split,
     stacks: StackTable,
+    /// By address of a stack taken while it held the GIL or the like: itself, which keeps the address its own, and the
+    /// number of the same stack without that.
+    momentary: HashMap<usize, (Arc<Stack>, u32)>,
     weights: HashMap<(Option<ThreadId>, u32), Weight>,
 }
 
 impl StackFold {
     /// An empty fold.
     pub fn new(measure: Measure, split: Split) -> Self {
-        Self { measure, split, stacks: StackTable::default(), weights: HashMap::new() }
+        Self { measure, split, stacks: StackTable::default(), momentary: HashMap::new(), weights: HashMap::new() }
     }
 
     /// What the weights measure.
@@ -108,7 +111,7 @@ impl StackFold {
     /// Adds one event. `value` is nanoseconds waited, or the faults the event stands for; CPU samples and system calls
     /// take 1.
     pub fn add(&mut self, stack: &Arc<Stack>, at: Stamp, value: u64) {
-        let (id, _) = self.stacks.insert(stack);
+        let id = self.number(stack);
         let thread = (self.split == Split::ByThread).then(|| at.into());
         let weight = self.weights.entry((thread, id)).or_default();
         weight.events += 1;
@@ -116,6 +119,21 @@ impl StackFold {
             Measure::Cpu { period_ns } => value * period_ns,
             Measure::OffCpu | Measure::Wall { .. } | Measure::Faults | Measure::Syscalls => value,
         };
+    }
+
+    /// Stacks that differ only in what happened at that moment are one.
+    fn number(&mut self, stack: &Arc<Stack>) -> u32 {
+        if !stack.status.has_any(StackStatus::MOMENTARY) {
+            return self.stacks.insert(stack).0;
+        }
+        let address = Arc::as_ptr(stack) as usize;
+        if let Some((_, id)) = self.momentary.get(&address) {
+            return *id;
+        }
+        let lasting = Stack { frames: stack.frames.clone(), status: stack.status.without(StackStatus::MOMENTARY) };
+        let (id, _) = self.stacks.insert(&Arc::new(lasting));
+        self.momentary.insert(address, (Arc::clone(stack), id));
+        id
     }
 
     /// Nothing was added.
@@ -230,7 +248,18 @@ fn push_folded(line: &mut String, frame: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::StackStatus;
+
+    #[test]
+    fn what_happened_at_the_moment_makes_no_other_stack() {
+        let plain = python("run");
+        let holding = Arc::new(Stack { status: StackStatus(plain.status.0 | StackStatus::HOLDS_GIL.0), ..(*plain).clone() });
+        let mut fold = StackFold::new(Measure::Cpu { period_ns: 1 }, Split::Together);
+        for stack in [&plain, &holding, &holding, &Arc::new((*holding).clone())] {
+            fold.add(stack, at(1), 1);
+        }
+        let shown: Vec<u64> = fold.entries().iter().map(|entry| entry.shown).collect();
+        assert_eq!(shown, [4]);
+    }
 
     fn at(tid: u32) -> Stamp {
         Stamp { ktime_ns: 0, tgid: 10, tid, cpu: 0 }

@@ -58,6 +58,20 @@ impl StackStatus {
     /// The process has no (known) interpreter.
     pub const NOT_PYTHON: Self = Self(512);
 
+    /// Bits that say what happened at that moment, not which stack it is.
+    pub const MOMENTARY: Self = Self(Self::GC.0 | Self::HOLDS_GIL.0 | Self::IN_KERNEL.0);
+
+    /// Without the bits of `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Some bit of `other` is set.
+    pub fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// All bits of `other` are set.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

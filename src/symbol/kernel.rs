@@ -14,6 +14,14 @@ use crate::event::{Frame, FrameKind};
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
+/// Functions between a tracepoint and our program: the leaf side of a stack taken there, and no work of the target.
+const TRACING: [&str; 4] = ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_"];
+
+/// Whether a kernel function is part of the tracing itself.
+pub(super) fn is_tracing(function: &str) -> bool {
+    TRACING.iter().any(|prefix| function.starts_with(prefix))
+}
+
 /// Kernel names as far as this process may know them.
 #[derive(Debug, Default)]
 pub(super) struct KernelSymbols {

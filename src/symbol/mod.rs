@@ -170,7 +170,8 @@ impl Symbolizer {
         }
         let (walked, any_gone) = self.walked(tgid, python);
         let mut frames = Vec::with_capacity(kernel.len() + walked.len());
-        frames.extend(kernel.iter().map(|&address| self.kernel.frame(&mut self.resolver.names, address)));
+        let kernel = kernel.iter().map(|&address| self.kernel.frame(&mut self.resolver.names, address));
+        frames.extend(kernel.skip_while(|frame| kernel::is_tracing(&frame.function)));
         match native {
             Some(native) => frames.extend(self.merged(tgid, walked, native, status)),
             None => frames.extend(walked.into_iter().filter_map(Walked::into_frame)),
