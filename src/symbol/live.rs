@@ -378,3 +378,58 @@ fn a_known_stack_of_ten_frames() {
     assert!(other.status.has(StackStatus::CODE_FAULT));
     assert_eq!(symbolizer.take_removed().len(), 7);
 }
+
+/// Code without a file (perf maps of 3.12+), in a deleted file, and loaded after the first stack has names too.
+#[test]
+fn native_names_where_files_are_not_enough() {
+    let program = "/root/.pyenv/versions/3.12.1/bin/python3.12";
+    if !Path::new(program).exists() {
+        return;
+    }
+    let script = r#"
+import ctypes, os, shutil, sys, tempfile, time
+sys.activate_stack_trampoline('perf')
+def traced():
+    return 1
+traced()
+with open('/proc/self/maps') as maps:
+    library = next((line.split()[-1] for line in maps if 'libm.so' in line), None)
+vdso = int(next(line for line in open('/proc/self/maps') if '[vdso]' in line).split('-')[0], 16)
+print(vdso)
+print(next(line.split()[0] for line in open('/tmp/perf-%d.map' % os.getpid()) if 'traced' in line))
+print('.', flush=True)
+sys.stdin.readline()
+copy = tempfile.mktemp('.so')
+shutil.copy(library, copy)
+loaded = ctypes.CDLL(copy)
+os.unlink(copy)
+os.unlink('/tmp/perf-%d.map' % os.getpid())
+print(ctypes.cast(loaded.cos, ctypes.c_void_p).value)
+print('.', flush=True)
+sys.stdin.readline()
+"#;
+    let mut python = Python::start(program, &[], script);
+    let said = python.said();
+    let tgid = python.tgid();
+    let mut symbolizer = Symbolizer::new();
+    symbolizer.add_process(tgid, Some(layout_of(&python)));
+    let leaf = |symbolizer: &mut Symbolizer, ip: u64| {
+        let native = NativeStack { ip, sp: 0, bp: 0, lr: 0, bytes: &[] };
+        let stack = symbolizer.stack(tgid, &[], &[], Some(&native), StackStatus::ROOT);
+        stack.frames[0].function.to_string()
+    };
+    let traced = leaf(&mut symbolizer, u64::from_str_radix(&said[1], 16).unwrap());
+    assert!(traced.starts_with("py::traced:"), "{traced}");
+    python.go_on();
+    std::thread::sleep(Duration::from_millis(120)); // Mappings are not read more often than every 100 ms.
+    let cos: u64 = python.said()[0].parse().unwrap();
+    // cos() is an indirect function: what dlsym() found is one of its implementations, local symbols of libm.
+    let name = leaf(&mut symbolizer, cos + 1);
+    assert!(name.contains("cos") || name.contains(".so+0x"), "{name}");
+    let (class, module) = symbolizer.class_of(tgid, cos, StackStatus::ROOT);
+    assert_eq!(class, CodeClass::Native);
+    assert!(module.is_some_and(|module| module.starts_with("tmp") && module.ends_with(".so")));
+    let vdso: u64 = said[0].parse().unwrap();
+    assert_eq!(symbolizer.module_of(tgid, vdso).as_deref(), Some("[vdso]"));
+    assert_eq!(symbolizer.module_of(tgid, 0x10), None);
+}

@@ -13,6 +13,8 @@ use crate::target::process::{self, Mapping};
 
 /// An address outside every known mapping makes the mappings be read again, but not more often than this.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
+/// And any address does after this time: another file may have taken a place.
+const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// A file as /proc/PID/maps identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +51,11 @@ impl Module {
             file: file_id(mapping),
             image,
         }
+    }
+
+    /// It still is this mapping.
+    fn is(&self, mapping: &Mapping) -> bool {
+        self.range == (mapping.start..mapping.end) && self.offset == mapping.offset && self.file == file_id(mapping)
     }
 
     /// Offset in the file of an address inside.
@@ -117,17 +124,21 @@ impl Modules {
         self.modules.get(index).filter(|module| module.range.contains(&address))
     }
 
-    /// Reads the mappings again if `address` is outside of them and the last reading is old enough. A process that
-    /// ended keeps what was known.
+    /// Reads the mappings again if `address` is outside of them or they are old. A process that ended keeps what was
+    /// known.
     pub(super) fn refresh_for(&mut self, address: u64, images: &mut Images, names: &mut Names) {
-        let recent = self.read_at.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL);
-        if recent || self.find(address).is_some() {
+        let interval = if self.find(address).is_some() { STALE_AFTER } else { REFRESH_INTERVAL };
+        if self.read_at.is_some_and(|at| at.elapsed() < interval) {
             return;
         }
         self.read_at = Some(Instant::now());
         let Ok(mappings) = process::mappings(self.tgid) else { return };
+        let code: Vec<&Mapping> = mappings.iter().filter(|mapping| mapping.executable).collect();
+        if code.len() == self.modules.len() && code.iter().zip(&self.modules).all(|(now, then)| then.is(now)) {
+            return;
+        }
         let module = |mapping: &Mapping| Module::new(mapping, images.of(self.tgid, mapping), names);
-        self.modules = mappings.iter().filter(|mapping| mapping.executable).map(module).collect();
+        self.modules = code.into_iter().map(module).collect();
         self.generation += 1;
     }
 }
