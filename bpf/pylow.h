@@ -177,11 +177,10 @@ struct python_config {
 	/* PyCodeObject */
 	__u16 code_first_line, code_file, code_name, code_lines, code_bytecode;
 	__u16 code_hash_start; /* code_first_line rounded down to 8 */
-	__u16 code_hash_word;  /* index of the co_filename word from there: it and the next two are hashed */
 	__u16 string_data;     /* offset of the characters of an ASCII string: 48, or 40 from 3.12 */
 	/* GIL */
 	__u16 gil_locked, gil_holder;
-	__u16 pad2[2];
+	__u16 pad2[3];
 };
 _Static_assert(sizeof(struct python_config) == 144, "ABI");
 

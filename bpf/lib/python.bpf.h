@@ -7,8 +7,8 @@
  * Shape: one frame is one call of the global function step_frame(), verified once with an unknown index, whose state
  * lives in per-CPU maps; the caller is a plain bounded loop. So 1,024 frames load on 5.10 without tail calls.
  *
- * A frame is sent as ids: code object, f_lasti, and a hash of three pointers and the first line of the code object,
- * which changes when the address is reused by another one. The code object's names and line table go into the same
+ * A frame is sent as ids: code object, f_lasti, and an identity hash of the code object, which changes when its address
+ * is reused by another one. The code object's names and line table go into the same
  * ring before the first stack that needs them (a code object may be freed at once). `known` says which ones user space
  * has; only user space writes it, since hash updates in NMI or under sched_switch can deadlock.
  */
@@ -28,7 +28,8 @@ struct walk_state {
 	__u32 last_hash; /* whose hash need not be computed again (recursion) */
 	__u32 tgid;
 	__u64 words[16];      /* bytes of the frame */
-	__u64 code_words[12]; /* bytes of the code object from code_hash_start */
+	__u64 code_words[16]; /* bytes of the code object from code_hash_start; a power of two, for the verifier */
+	__u64 table_words[4]; /* bytes of its line table from ob_size */
 };
 
 struct walked_stack {
@@ -57,12 +58,19 @@ struct {
 	__type(value, __u8);
 } known SEC(".maps");
 
-/* Direct-mapped: time of the last record in the high bits, a tag of its key in the low 12. */
+/* The code object last sent, and when. */
+struct symbol_slot {
+	__u64 code;
+	__u64 hash;
+	__u64 sent_ns;
+};
+
+/* Direct-mapped by the identity hash. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, SYMBOL_SLOTS);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct symbol_slot);
 } symbol_slots SEC(".maps");
 
 static __always_inline __u64 read_u64(__u64 address)
@@ -202,21 +210,21 @@ static __always_inline void copy_string(__u8 *to, __u32 room, __u64 string, __u1
 /* Sends names and line table of `code` unless user space has them or was just sent them. */
 __noinline int emit_symbol(__u64 code, __u32 hash)
 {
-	__u32 zero = 0, slot = (hash ^ (__u32)(code >> 4)) & (SYMBOL_SLOTS - 1);
+	__u32 zero = 0, index = (hash ^ (__u32)(code >> 4)) & (SYMBOL_SLOTS - 1);
 	struct walk_state *walk = bpf_map_lookup_elem(&walks, &zero);
-	__u64 *last = bpf_map_lookup_elem(&symbol_slots, &slot);
-	__u64 now = bpf_ktime_get_ns(), tag = (hash ^ (code >> 3)) & 0xfff, bytes, lines;
+	struct symbol_slot *slot = bpf_map_lookup_elem(&symbol_slots, &index);
+	__u64 now = bpf_ktime_get_ns(), bytes, lines;
 	struct symbol_event *event;
 	struct symbol_key key;
 
-	if (!walk || !last)
+	if (!walk || !slot)
 		return 0;
 	key.code = code;
 	key.tgid = walk->tgid;
 	key.hash = hash;
 	if (bpf_map_lookup_elem(&known, &key))
 		return 0;
-	if ((*last & 0xfff) == tag && now - (*last & ~0xfffULL) < SYMBOL_REPEAT_NS)
+	if (slot->code == code && slot->hash == hash && now - slot->sent_ns < SYMBOL_REPEAT_NS)
 		return 0;
 	outcome_add(OUTCOME_SYMBOLS, 1);
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
@@ -224,7 +232,9 @@ __noinline int emit_symbol(__u64 code, __u32 hash)
 		outcome_add(OUTCOME_SYMBOLS_LOST, 1);
 		return 0;
 	}
-	*last = (now & ~0xfffULL) | tag;
+	slot->code = code;
+	slot->hash = hash;
+	slot->sent_ns = now;
 	header_init(&event->header, EVENT_SYMBOL);
 	event->code = code;
 	event->hash = hash;
@@ -245,20 +255,45 @@ __noinline int emit_symbol(__u64 code, __u32 hash)
 	return 0;
 }
 
-/* Identity of a code object: its first line word, then file name, name and what follows. 0 when unreadable. */
+/* Bytes from code_hash_start that hold every hashed word in every version. */
+#define HASHED_BYTES 96
+
+static __always_inline __u64 mix(__u64 hash, __u64 word)
+{
+	return (hash ^ (hash >> 29) ^ word) * 0x9E3779B97F4A7C15ULL;
+}
+
+/* The first `left` bytes of a word; what follows a short bytes object is not its own. */
+static __always_inline __u64 head_of(__u64 word, __s64 left)
+{
+	if (left <= 0)
+		return 0;
+	return left >= 8 ? word : word & ((1ULL << (8 * (left & 7))) - 1);
+}
+
+/*
+ * Identity of a code object: its first line, the addresses of its file name and name, length and beginning of its line
+ * table. Addresses alone are not enough: code compiled in a loop gets the same ones again, for itself and its parts.
+ * 0 when unreadable.
+ */
 static __always_inline __u32 code_hash(struct walk_state *walk, __u64 code)
 {
-	const __u64 prime = 0x9E3779B97F4A7C15ULL;
-	__u32 at = walk->python.code_hash_word;
-	__u64 hash;
+	__u32 file = (walk->python.code_file - walk->python.code_hash_start) >> 3;
+	__u32 lines = (walk->python.code_lines - walk->python.code_hash_start) >> 3;
+	__u64 table, hash;
 
-	if (bpf_probe_read_user(walk->code_words, sizeof(walk->code_words),
-				(void *)(code + walk->python.code_hash_start)))
+	if (bpf_probe_read_user(walk->code_words, HASHED_BYTES, (void *)(code + walk->python.code_hash_start)))
 		return 0;
-	hash = walk->code_words[0] * prime;
-	hash = (hash ^ (hash >> 29) ^ walk->code_words[at & 7]) * prime;
-	hash = (hash ^ (hash >> 29) ^ walk->code_words[(at + 1) & 7]) * prime;
-	hash = (hash ^ (hash >> 29) ^ walk->code_words[(at + 2) & 7]) * prime;
+	table = walk->code_words[lines & 15];
+	/* ob_size, ob_shash, and the first 16 bytes of the table. */
+	if (bpf_probe_read_user(walk->table_words, sizeof(walk->table_words), (void *)(table + 16)))
+		return 0;
+	hash = mix(0, walk->code_words[0]);
+	hash = mix(hash, walk->code_words[file & 15]);
+	hash = mix(hash, walk->code_words[(file + 1) & 15]);
+	hash = mix(hash, walk->table_words[0]);
+	hash = mix(hash, head_of(walk->table_words[2], walk->table_words[0]));
+	hash = mix(hash, head_of(walk->table_words[3], walk->table_words[0] - 8));
 	hash >>= 32;
 	return hash ? (__u32)hash : 1;
 }

@@ -88,13 +88,13 @@ pub struct ThreadEvidence {
     /// Runnable without running.
     pub runqueue_ns: u64,
     /// One wait took the whole run: its cause.
-    pub stuck: Option<Cause>,
+    pub whole_wait: Option<Cause>,
 }
 
 impl ThreadEvidence {
     /// A thread of which nothing is known yet.
     pub fn new(id: ThreadId) -> Self {
-        Self { id, samples: 0, waits: 0, waited_ns: BTreeMap::new(), runqueue_ns: 0, stuck: None }
+        Self { id, samples: 0, waits: 0, waited_ns: BTreeMap::new(), runqueue_ns: 0, whole_wait: None }
     }
 
     /// Time waited for one cause.
@@ -213,9 +213,10 @@ impl EvidenceFold {
         self.evidence.threads = self.threads.into_values().collect();
         for thread in &mut self.evidence.threads {
             // One wait as long as the run: no other fits beside it.
-            thread.stuck = thread.waited_ns.iter().find(|(_, ns)| whole > 0 && **ns >= whole).map(|(cause, _)| *cause);
+            thread.whole_wait =
+                thread.waited_ns.iter().find(|(_, ns)| whole > 0 && **ns >= whole).map(|(cause, _)| *cause);
             if thread.waits > 1 {
-                thread.stuck = None;
+                thread.whole_wait = None;
             }
         }
         self.evidence
@@ -252,4 +253,111 @@ fn hottest(fold: &StackFold) -> Option<HotLine> {
     }
     let thread = by_thread.into_iter().max_by_key(|(_, weight)| *weight).map(|(thread, _)| thread);
     Some(HotLine { frame: line.frame, own: line.own, total: line.total, of: fold.total(), thread })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EndReason, Ended, FrameKind, Process, Stack, Stamp, Started, SyscallTotals};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn stack(function: &str, status: StackStatus) -> Arc<Stack> {
+        let frame =
+            Frame { kind: FrameKind::Python, function: function.into(), file: Some("app.py".into()), line: Some(3) };
+        Arc::new(Stack { frames: vec![frame], status })
+    }
+
+    fn at(tid: u32) -> Stamp {
+        Stamp { ktime_ns: SECOND, tgid: 10, tid, cpu: 0 }
+    }
+
+    fn started() -> Event {
+        let process = Process { tgid: 10, executable: String::new(), command: String::new(), python: None, threads: 2 };
+        Event::Started(Started { ktime_ns: SECOND, unix_seconds: 0, processes: vec![process], frequency: 100, cpus: 4 })
+    }
+
+    fn ended(seconds: u64) -> Event {
+        Event::Ended(Ended { ktime_ns: SECOND + seconds * SECOND, reason: EndReason::Duration, loss: Loss::default() })
+    }
+
+    fn sample(tid: u32, function: &str, status: StackStatus) -> Event {
+        Event::Sample { at: at(tid), class: CodeClass::Interpreter, module: None, stack: stack(function, status) }
+    }
+
+    fn wait(tid: u32, blocked_ns: u64, gil: bool, status: StackStatus) -> Event {
+        Event::Wait(Wait {
+            at: at(tid),
+            blocked_ns,
+            runqueue_ns: 7,
+            open: true,
+            before: true,
+            uninterruptible: false,
+            syscall: Some("futex".into()),
+            args: [0, 0],
+            gil,
+            stack: stack("blocked", status),
+        })
+    }
+
+    fn fold(events: &[Event]) -> Evidence {
+        let mut fold = EvidenceFold::default();
+        events.iter().for_each(|event| fold.event(event));
+        fold.finish()
+    }
+
+    #[test]
+    fn threads_causes_and_holders_are_told_apart() {
+        let holding = StackStatus(StackStatus::ROOT.0 | StackStatus::HOLDS_GIL.0);
+        let evidence = fold(&[
+            started(),
+            sample(10, "hot", holding),
+            sample(10, "hot", holding),
+            sample(11, "cold", StackStatus::ROOT),
+            wait(11, SECOND / 4, true, StackStatus::ROOT),
+            wait(11, SECOND / 4, true, StackStatus::ROOT),
+            wait(12, SECOND * 2, false, StackStatus::ROOT),
+            wait(13, SECOND, false, holding),
+            ended(2),
+        ]);
+        assert_eq!(
+            (evidence.pid, evidence.wall_ns, evidence.cpus, evidence.period_ns),
+            (10, 2 * SECOND, 4, SECOND / 100)
+        );
+        assert_eq!(evidence.samples.interpreter, 3);
+        let thread = |tid| evidence.threads.iter().find(|it| it.id.tid == tid).unwrap();
+        assert_eq!((thread(11).waited(Cause::Gil), thread(11).waits, thread(11).runqueue_ns), (SECOND / 2, 2, 14));
+        assert_eq!((thread(12).whole_wait, thread(13).whole_wait), (Some(Cause::Lock), None));
+        assert_eq!(thread(10).busy_share(&evidence), 0.01);
+        let hot = evidence.hot.as_ref().unwrap();
+        assert_eq!((hot.frame.function.as_ref(), hot.own, hot.of), ("hot", 2, 3));
+        // Thread 13 held the GIL for a second of waiting, thread 10 for two samples.
+        let holder = evidence.gil_holder.as_ref().unwrap();
+        assert_eq!((holder.frame.function.as_ref(), holder.thread.map(|it| it.tid)), ("blocked", Some(13)));
+        assert_eq!((evidence.gil_held_ns, evidence.gil_held_waiting_ns), (SECOND + SECOND / 50, SECOND));
+        assert_eq!(evidence.waits_at[&Cause::Gil].thread.map(|it| it.tid), Some(11));
+    }
+
+    #[test]
+    fn what_was_not_counted_is_absent_not_zero() {
+        assert_eq!(fold(&[started(), ended(1)]).syscalls, None);
+        let totals = SyscallTotals {
+            name: "read".into(),
+            entered: 9,
+            finished: 9,
+            errors: 1,
+            total_ns: 1,
+            max_ns: 1,
+            log2_ns: vec![],
+        };
+        let counted = fold(&[started(), Event::Syscalls { totals: vec![totals] }, ended(1)]).syscalls;
+        assert_eq!(counted, Some(SyscallEvidence { entered: 9, errors: 1, top: Some(("read".into(), 9)) }));
+    }
+
+    #[test]
+    fn a_cut_stream_takes_its_length_from_proc() {
+        let totals = ProcessTotals { tgid: 10, wall_ns: 5 * SECOND, ..ProcessTotals::default() };
+        assert_eq!(fold(&[started(), Event::Totals(totals)]).wall_ns, 5 * SECOND);
+        assert_eq!(fold(&[]).wall_ns, 0);
+    }
 }

@@ -108,6 +108,6 @@ mod tests {
             &[frame(FrameKind::Kernel, "swapper", None), frame(FrameKind::Kernel, "entry", None)],
             &[],
         ]);
-        assert_eq!(rows(by_line(&fold)), [row("swapper", 1, 1), row("work:5", 1, 1)]);
+        assert_eq!(rows(by_line(&fold)), [row("work:5", 1, 1), row("swapper", 1, 1)]);
     }
 }

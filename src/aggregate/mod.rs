@@ -7,5 +7,5 @@ pub mod lines;
 pub mod stacks;
 pub mod summary;
 pub mod syscalls;
-
+pub mod verdict;
 pub mod waits;

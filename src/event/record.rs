@@ -72,6 +72,8 @@ struct AnyLine {
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
+    /// The line being made: whole before it is written, since `out` sees every piece of JSON as a call otherwise.
+    line: Vec<u8>,
     stacks: StackTable,
     frames: HashMap<Frame, u32>,
 }
@@ -79,7 +81,7 @@ pub struct Writer<W: Write> {
 impl<W: Write> Writer<W> {
     /// Starts a stream with its first line.
     pub fn new(out: W) -> io::Result<Self> {
-        let mut writer = Self { out, stacks: StackTable::default(), frames: HashMap::new() };
+        let mut writer = Self { out, line: Vec::new(), stacks: StackTable::default(), frames: HashMap::new() };
         writer.line(&Header { format: FORMAT.into(), version: VERSION, pylow: env!("CARGO_PKG_VERSION").into() })?;
         Ok(writer)
     }
@@ -124,8 +126,10 @@ impl<W: Write> Writer<W> {
     }
 
     fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, line)?;
-        self.out.write_all(b"\n")
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, line)?;
+        self.line.push(b'\n');
+        self.out.write_all(&self.line)
     }
 }
 

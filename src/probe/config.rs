@@ -62,10 +62,9 @@ fn python(layout: &Layout) -> python_config {
         code_lines: offsets.code_lines,
         code_bytecode: offsets.code_bytecode,
         code_hash_start: offsets.code_hash_start(),
-        code_hash_word: offsets.code_hash_word(),
         string_data: offsets.string_data,
         gil_locked: offsets.gil_locked,
         gil_holder: offsets.gil_holder,
-        pad2: [0; 2],
+        pad2: [0; 3],
     }
 }

@@ -6,8 +6,8 @@ use crate::target::python::layout::Offsets;
 
 /// Bytes of a code object, from `code_hash_start`, among which the walker finds the words of the identity.
 const HASHED_BYTES: usize = 96;
-/// The walker masks its word indices with this for the verifier: `code_hash` in bpf/lib/python.bpf.h.
-const HASHED_WORD_MASK: usize = 7;
+/// Bytes of a line table, from `ob_size`, that the identity covers.
+const HASHED_TABLE_BYTES: usize = 32;
 /// `PyVarObject.ob_size`, and `PyASCIIObject.length`.
 const SIZE: usize = 16;
 /// `PyASCIIObject.state`.
@@ -46,15 +46,22 @@ pub(super) fn identity_hash(offsets: &Offsets, memory: &Memory, code: u64) -> Op
     let bytes = memory.bytes(code, start + HASHED_BYTES).ok()?;
     let count = word(&bytes, 0);
     let alive = count as u32 != 0 && (count >> 32) as u16 == 0;
-    alive.then(|| hash_of(&bytes[start..], usize::from(offsets.code_hash_word())))
+    let [file, name, lines] = offsets.code_hash_words().map(|index| word(&bytes[start..], 8 * usize::from(index)));
+    let table = memory.bytes(lines.wrapping_add(SIZE as u64), HASHED_TABLE_BYTES).ok()?;
+    alive.then(|| hash_of(word(&bytes[start..], 0), file, name, &table))
 }
 
-fn hash_of(bytes: &[u8], file_word: usize) -> u32 {
+/// `table` begins with `ob_size`.
+fn hash_of(first_line: u64, file: u64, name: u64, table: &[u8]) -> u32 {
     const PRIME: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mut hash = word(bytes, 0).wrapping_mul(PRIME);
-    for index in file_word..file_word + 3 {
-        hash = (hash ^ (hash >> 29) ^ word(bytes, 8 * (index & HASHED_WORD_MASK))).wrapping_mul(PRIME);
-    }
+    let size = word(table, 0);
+    let head = |at: usize, left: i64| match left {
+        ..=0 => 0,
+        1..8 => word(table, at) & ((1 << (8 * left)) - 1),
+        _ => word(table, at),
+    };
+    let words = [first_line, file, name, size, head(16, size as i64), head(24, (size as i64).saturating_sub(8))];
+    let hash = words.iter().fold(0_u64, |hash, word| (hash ^ (hash >> 29) ^ word).wrapping_mul(PRIME));
     ((hash >> 32) as u32).max(1)
 }
 
@@ -146,15 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn identity_covers_first_line_and_the_masked_words() {
-        let mut bytes = [0; HASHED_BYTES];
-        let plain = hash_of(&bytes, 5);
-        for covered in [0, 5 * 8, 6 * 8, 7 * 8] {
-            bytes[covered] = 1;
-            assert_ne!(hash_of(&bytes, 5), plain, "byte {covered}");
-            bytes[covered] = 0;
-        }
-        bytes[8] = 1;
-        assert_eq!(hash_of(&bytes, 5), plain);
+    fn identity_covers_names_and_the_beginning_of_the_table() {
+        let table = |size: u64, data: &[u8; 16]| [&size.to_le_bytes()[..], &[0xff; 8], data].concat();
+        let plain = hash_of(1, 2, 3, &table(10, b"0123456789abcdef"));
+        assert_ne!(hash_of(9, 2, 3, &table(10, b"0123456789abcdef")), plain);
+        assert_ne!(hash_of(1, 9, 3, &table(10, b"0123456789abcdef")), plain);
+        assert_ne!(hash_of(1, 2, 9, &table(10, b"0123456789abcdef")), plain);
+        assert_ne!(hash_of(1, 2, 3, &table(11, b"0123456789abcdef")), plain);
+        assert_ne!(hash_of(1, 2, 3, &table(10, b"012345678Xabcdef")), plain);
+        // What follows a short table is not its own.
+        assert_eq!(hash_of(1, 2, 3, &table(10, b"0123456789ABCDEF")), plain);
+        assert_eq!(hash_of(1, 2, 3, &table(0, b"0123456789ABCDEF")), hash_of(1, 2, 3, &table(0, &[7; 16])));
     }
 }

@@ -1,6 +1,7 @@
 //! Tests on running interpreters: names, lines and merged stacks against what the interpreter itself says.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ fn on_every_interpreter(script: &str, test: impl Fn(Python)) {
     for version in ["3.6.15", "3.7.16", "3.8.18", "3.9.18", "3.10.13", "3.11.7", "3.12.1", "3.13.0"] {
         let minor = version.rsplit_once('.').unwrap().0;
         let program = format!("/root/.pyenv/versions/{version}/bin/python{minor}");
-        if std::path::Path::new(&program).exists() {
+        if Path::new(&program).exists() {
             test(Python::start(&program, &[], script));
             tried += 1;
         }
@@ -59,13 +60,13 @@ fn on_every_interpreter(script: &str, test: impl Fn(Python)) {
     for (home, minor) in [("py39", "3.9"), ("py313", "3.13"), ("py314", "3.14"), ("py315", "3.15")] {
         let home = format!("/opt/pylow-interp/{home}/usr");
         let program = format!("{home}/bin/python{minor}");
-        if std::path::Path::new(&program).exists() {
+        if Path::new(&program).exists() {
             let libraries = if minor == "3.9" { format!("{home}/lib/x86_64-linux-gnu") } else { String::new() };
             test(Python::start(&program, &[("PYTHONHOME", home), ("LD_LIBRARY_PATH", libraries)], script));
             tried += 1;
         }
     }
-    if std::path::Path::new("/usr/bin/python3.11").exists() {
+    if Path::new("/usr/bin/python3.11").exists() {
         test(Python::start("/usr/bin/python3.11", &[], script));
         tried += 1;
     }
@@ -276,7 +277,8 @@ fn native_and_python_frames_are_one_stack() {
         let shown = format!("{} {shown:#?}", python.program);
 
         assert_eq!(symbolizer.unwound(), UnwindCounts { stacks: 1, complete: 1 }, "{shown}");
-        let names: Vec<&str> = stack.frames.iter().filter(|at| at.kind == FrameKind::Python).map(|at| &*at.function).collect();
+        let names: Vec<&str> =
+            stack.frames.iter().filter(|at| at.kind == FrameKind::Python).map(|at| &*at.function).collect();
         let init = if names.contains(&"Middle.__init__") { "Middle.__init__" } else { "__init__" };
         assert_eq!(names, ["leaf", "key", "through_c", "steps", init, "main", "<module>"], "{shown}");
         assert!(!shown.contains("Native _PyEval_EvalFrameDefault"), "{shown}");
@@ -302,4 +304,77 @@ fn native_and_python_frames_are_one_stack() {
         assert_eq!(class, CodeClass::Native);
         assert!(module.is_some_and(|module| module.starts_with("libc")), "{shown}");
     });
+}
+
+/// A record's strings, as the walker fills them in.
+fn recorded<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let length = text.len().min(N - 1);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    bytes
+}
+
+#[test]
+fn what_a_record_cut_is_read_from_the_process() {
+    on_every_interpreter(FUNCTIONS, |mut python| {
+        let said = python.said();
+        let (layout, memory) = (layout_of(&python), Memory::of(python.tgid()));
+        let mut symbolizer = Symbolizer::new();
+        symbolizer.add_process(python.tgid(), Some(Arc::clone(&layout)));
+        let line = said.iter().find(|line| line.contains("nnnn")).unwrap();
+        let [code, name, file, _] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let code: u64 = code.parse().unwrap();
+        let hash = code_object::identity_hash(&layout.offsets, &memory, code).unwrap();
+        let ascii = 1 << 2 | 1 << 5 | 1 << 6;
+        // The second record is of an object that is not there any more.
+        for (hash, name_shown) in [(hash, name.to_owned()), (hash ^ 1, format!("{}…", &name[..127]))] {
+            let key = CodeKey { tgid: python.tgid(), code, hash };
+            symbolizer.symbol_record(&SymbolRecord {
+                key,
+                first_line: 1,
+                name: RecordString { state: ascii, length: name.len() as u64, bytes: &recorded::<128>(name) },
+                file: RecordString { state: ascii, length: file.len() as u64, bytes: &recorded::<256>(file) },
+                lines: &[0; 512],
+                lines_length: 600,
+            });
+            let ResolvedFrame::Known(frame) = symbolizer.python_frame(python.tgid(), code, hash, 0) else {
+                panic!("{}: a recorded frame is unknown", python.program);
+            };
+            assert_eq!(*frame.function, *name_shown, "{}", python.program);
+            assert_eq!(frame.line.is_some(), name_shown == name, "{}: a cut line table", python.program);
+            assert_eq!(symbolizer.take_new(), [key]);
+        }
+    });
+}
+
+/// The two fast ways to a stack: as a whole by its words, and frame by frame from what is known.
+#[test]
+fn a_known_stack_of_ten_frames() {
+    let program = "/usr/bin/python3.11";
+    if !Path::new(program).exists() {
+        return;
+    }
+    let mut python = Python::start(program, &[], SLEEPER);
+    python.said();
+    wait_until_asleep(&python);
+    let (layout, memory) = (layout_of(&python), Memory::of(python.tgid()));
+    let mut symbolizer = Symbolizer::new();
+    symbolizer.add_process(python.tgid(), Some(Arc::clone(&layout)));
+    let mut walked = walk(&layout, &memory);
+    walked.extend_from_within(..3);
+    assert_eq!(walked.len(), 10);
+    let first = symbolizer.stack(python.tgid(), &walked, &[], None, StackStatus::ROOT);
+    for _ in 0..1000 {
+        let again = symbolizer.stack(python.tgid(), &walked, &[], None, StackStatus::ROOT);
+        assert!(Arc::ptr_eq(&first, &again));
+        let (frames, any_gone) = symbolizer.walked(python.tgid(), &walked);
+        assert!(!any_gone && frames.into_iter().filter_map(Walked::into_frame).eq(first.frames.iter().cloned()));
+    }
+    // Nothing of it is known of a process that took over the pid.
+    symbolizer.forget(python.tgid());
+    symbolizer.add_process(python.tgid(), None);
+    let other = symbolizer.stack(python.tgid(), &walked, &[], None, StackStatus::ROOT);
+    assert!(other.frames.iter().all(|frame| &*frame.function == GONE));
+    assert!(other.status.has(StackStatus::CODE_FAULT));
+    assert_eq!(symbolizer.take_removed().len(), 7);
 }

@@ -6,7 +6,7 @@ mod code_object;
 mod eval_loop;
 mod image;
 mod kernel;
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod live;
 mod merge;
 mod modules;
@@ -217,6 +217,9 @@ impl Symbolizer {
     }
 
     fn walked(&mut self, tgid: u32, python: &[(u64, u64)]) -> (Vec<Walked<Frame>>, bool) {
+        let process = self.processes.get(&tgid);
+        let process = process.and_then(|process| Some((process.layout.as_deref()?, &process.memory)));
+        let names = &mut self.resolver.names;
         let mut walked = Vec::with_capacity(python.len());
         let mut any_gone = false;
         for &(word, position) in python {
@@ -225,13 +228,16 @@ impl Symbolizer {
                 walked.push(Walked::Shim(address));
                 continue;
             }
-            let frame = match self.python_frame(tgid, address, (position >> 32) as u32, position as u32) {
+            let (hash, position) = ((position >> 32) as u32, position as u32);
+            let resolved = process.map_or(ResolvedFrame::Gone, |(layout, memory)| {
+                self.codes.resolve(names, layout, memory, address, hash, position)
+            });
+            let frame = match resolved {
                 ResolvedFrame::Known(frame) => frame,
                 ResolvedFrame::Trampoline => continue,
                 ResolvedFrame::Gone => {
                     any_gone = true;
-                    let function = self.resolver.names.intern(GONE);
-                    Frame { kind: FrameKind::Python, function, file: None, line: None }
+                    Frame { kind: FrameKind::Python, function: names.intern(GONE), file: None, line: None }
                 }
             };
             walked.push(Walked::Frame { frame, entry: mark == MARK_ENTRY });

@@ -128,15 +128,14 @@ impl CodeCache {
         position: u32,
     ) -> ResolvedFrame {
         let key = CodeKey { tgid: memory.tgid(), code, hash };
-        if !self.codes.contains_key(&key) {
-            let facts = code_object::read(&layout.offsets, memory, code, hash);
-            self.insert(key, facts.map(|facts| CodeSymbol::of(names, &facts)));
+        if let Some(known) = self.codes.get_mut(&key) {
+            return known.as_mut().map_or(ResolvedFrame::Gone, |symbol| symbol.resolved(layout, position));
         }
-        match self.codes.get_mut(&key) {
-            Some(Some(symbol)) if layout.is_trampoline(&symbol.file) => ResolvedFrame::Trampoline,
-            Some(Some(symbol)) => ResolvedFrame::Known(symbol.frame(layout, position)),
-            _ => ResolvedFrame::Gone,
-        }
+        let facts = code_object::read(&layout.offsets, memory, code, hash);
+        let mut symbol = facts.map(|facts| CodeSymbol::of(names, &facts));
+        let resolved = symbol.as_mut().map_or(ResolvedFrame::Gone, |symbol| symbol.resolved(layout, position));
+        self.insert(key, symbol);
+        resolved
     }
 
     fn insert(&mut self, key: CodeKey, symbol: Option<CodeSymbol>) {
@@ -186,19 +185,25 @@ impl CodeSymbol {
         Self::new(names, &facts.name, &facts.file, facts.first_line, Some(&facts.lines))
     }
 
-    fn frame(&mut self, layout: &Layout, position: u32) -> Frame {
-        let line = match self.positions.binary_search_by_key(&position, |&(position, _)| position) {
-            Ok(index) => self.positions[index].1,
-            Err(index) => {
-                let table = self.lines.as_deref();
-                let line = table.and_then(|table| layout.line(table, self.first_line, position));
-                if self.positions.len() < POSITION_LIMIT {
-                    self.positions.insert(index, (position, line));
-                }
-                line
-            }
+    fn resolved(&mut self, layout: &Layout, position: u32) -> ResolvedFrame {
+        if layout.is_trampoline(&self.file) {
+            return ResolvedFrame::Trampoline;
+        }
+        let line = self.line(layout, position);
+        let (function, file) = (Arc::clone(&self.name), Some(Arc::clone(&self.file)));
+        ResolvedFrame::Known(Frame { kind: FrameKind::Python, function, file, line })
+    }
+
+    fn line(&mut self, layout: &Layout, position: u32) -> Option<u32> {
+        let index = match self.positions.binary_search_by_key(&position, |&(position, _)| position) {
+            Ok(index) => return self.positions[index].1,
+            Err(index) => index,
         };
-        Frame { kind: FrameKind::Python, function: Arc::clone(&self.name), file: Some(Arc::clone(&self.file)), line }
+        let line = self.lines.as_deref().and_then(|table| layout.line(table, self.first_line, position));
+        if self.positions.len() < POSITION_LIMIT {
+            self.positions.insert(index, (position, line));
+        }
+        line
     }
 }
 

@@ -154,8 +154,97 @@ fn a_process_just_started() {
         let child =
             interpreter.command().args(["-c", "import time; time.sleep(60)"]).stdin(Stdio::null()).spawn().unwrap();
         let running = Running(child);
+        let early = Target::open(running.pid()).unwrap_or_else(|err| panic!("{interpreter:?}: {err}")).layout.unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let late = Target::open(running.pid()).unwrap().layout.unwrap();
+        assert_eq!(*early, *late, "{interpreter:?}");
+    }
+}
+
+/// Path of its libpython, if it is a shared one.
+fn shared_library(interpreter: &Interpreter) -> Option<PathBuf> {
+    let names = "import sysconfig as s; print(s.get_config_var('LIBDIR')); print(s.get_config_var('INSTSONAME'))";
+    let output = interpreter.output(names);
+    let (directory, name) = output.trim().split_once('\n')?;
+    let linked = Command::new("ldd").arg(&interpreter.path).output().unwrap().stdout;
+    String::from_utf8_lossy(&linked).contains("libpython").then(|| Path::new(directory).join(name))
+}
+
+/// Loads libpython (argument 1) under a name of its own, waits (argument 2, ms), then runs Python code (argument 3).
+const EMBEDDER: &str = r#"
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    void *python = dlopen(argv[1], RTLD_NOW | RTLD_GLOBAL);
+    if (!python) return 1;
+    puts("mapped"); fflush(stdout);
+    usleep(1000 * atoi(argv[2]));
+    ((void (*)(int))dlsym(python, "Py_InitializeEx"))(0);
+    return ((int (*)(const char *))dlsym(python, "PyRun_SimpleString"))(argv[3]);
+}
+"#;
+
+#[test]
+fn a_program_that_embeds_python_and_starts_it_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, program) = (directory.path().join("host.c"), directory.path().join("shopd"));
+    fs::write(&source, EMBEDDER).unwrap();
+    let compiled = Command::new("cc").arg(&source).arg("-o").arg(&program).arg("-ldl").status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED a_program_that_embeds_python_and_starts_it_late: needs a C compiler");
+        return;
+    }
+    for interpreter in interpreters() {
+        let Some(library) = shared_library(&interpreter) else { continue };
+        let prefix = interpreter.output("import sys; print(sys.base_prefix)");
+        let start = |milliseconds: &str| {
+            let mut command = Command::new(&program);
+            command.arg(&library).args([milliseconds, "import time; time.sleep(60)"]).env("PYTHONHOME", prefix.trim());
+            started(&mut command).0
+        };
+        let running = start("300");
         let target = Target::open(running.pid()).unwrap_or_else(|err| panic!("{interpreter:?}: {err}"));
-        assert!(target.layout.is_some());
+        let layout = target.layout.as_ref().unwrap();
+        eprintln!("{interpreter:?}: {} {}", layout.version, layout.evidence);
+        assert_eq!(target.process.executable, "shopd");
+        assert!(layout.evidence.contains("walked 1 thread "), "{}", layout.evidence);
+
+        let never = start("60000");
+        let (kind, text) = failure(Target::open_within(never.pid(), Duration::from_millis(100)));
+        assert_eq!(kind, ErrorKind::Unsupported);
+        assert!(text.contains("has not come up\n  it has no interpreter yet, after 0.1 s"), "{text}");
+        assert!(Target::follow(never.pid()).unwrap().layout.is_none());
+    }
+}
+
+/// Distributions strip; what is found must not depend on the symbol table.
+#[test]
+fn a_stripped_library() {
+    let directory = tempfile::tempdir().unwrap();
+    for interpreter in interpreters() {
+        let Some(library) = shared_library(&interpreter) else { continue };
+        let copy = directory.path().join(library.file_name().unwrap());
+        let stripped = Command::new("strip").arg("-o").arg(&copy).arg(&library).status();
+        if !stripped.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED a_stripped_library: needs strip");
+            return;
+        }
+        let mut command = interpreter.command();
+        let (running, version) = started(command.args(["-c", FOUR_THREADS]).env("LD_LIBRARY_PATH", directory.path()));
+        let layout = Target::open(running.pid()).unwrap_or_else(|err| panic!("{interpreter:?}: {err}")).layout.unwrap();
+        let (whole, _) = interpreter.start(FOUR_THREADS);
+        let expected = Target::open(whole.pid()).unwrap().layout.unwrap();
+        assert_eq!(layout.image_path, copy.to_string_lossy(), "the stripped copy runs");
+        assert_eq!(layout.version, version);
+        let places = |layout: &Layout| {
+            let from_bias = |address: u64| address.checked_sub(layout.image_bias);
+            let addresses = [layout.current_thread_state, layout.tss_key, layout.interpreters_head, layout.gil];
+            (addresses.map(from_bias), from_bias(layout.gc_collecting), layout.tls, layout.slot_offset, layout.offsets)
+        };
+        assert_eq!(places(&layout), places(&expected), "{interpreter:?}");
+        assert!(!layout.gils.is_empty());
     }
 }
 
@@ -227,7 +316,7 @@ fn not_python_dead_thread_zombie_and_kernel() {
     assert!(text.contains(&format!("thread of process {}", running.pid())), "{text}");
 
     // kthreadd, where it can be seen.
-    if super::process::status(2).is_ok_and(|status| status.name == "kthreadd") {
+    if is_root() && super::process::status(2).is_ok_and(|status| status.name == "kthreadd") {
         let (kind, text) = failure(Target::open(2));
         assert_eq!(kind, ErrorKind::Unsupported);
         assert!(text.contains("thread of the kernel"), "{text}");
@@ -262,7 +351,9 @@ time.sleep(60)
     assert_eq!(both.len(), 2);
     assert_eq!(select::by_port(port.parse().unwrap()).unwrap(), both);
     assert_eq!(select::by_name("pylow_select_test").unwrap(), both);
+    let scan = Instant::now();
     assert!(select::python_processes().unwrap().iter().any(|process| process.tgid == running.pid()));
+    eprintln!("scan of all processes: {:?}", scan.elapsed());
     let forked = Target::open(running.pid()).unwrap().forked(child[0]).unwrap();
     assert_eq!(
         Target::open(child[0]).unwrap().layout.unwrap().interpreters_head,

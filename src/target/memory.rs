@@ -38,7 +38,7 @@ impl Memory {
             Some(libc::EPERM) => {
                 Err(Error::not_permitted(format!("not permitted to read the memory of process {}", self.tgid))
                     .because("process_vm_readv: the kernel asks for the right to trace it")
-                    .hint("run pylow as root, or give it CAP_SYS_PTRACE"))
+                    .hint(super::process::permission_hint()))
             }
             _ => Err(Error::from(err).context(format!(
                 "cannot read {} bytes at {address:#x} of process {}",
@@ -46,6 +46,33 @@ impl Memory {
                 self.tgid
             ))),
         }
+    }
+
+    /// The bytes of all `ranges` (address, length) behind each other, read in as few calls as the kernel allows: as close
+    /// to one moment as reading without stopping gets. All or nothing.
+    pub fn gather(&self, ranges: &[(u64, usize)]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for part in ranges.chunks(libc::UIO_MAXIOV as usize) {
+            let remote: Vec<libc::iovec> = part
+                .iter()
+                .map(|&(address, length)| libc::iovec { iov_base: address as *mut libc::c_void, iov_len: length })
+                .collect();
+            let start = bytes.len();
+            bytes.resize(start + part.iter().map(|(_, length)| length).sum::<usize>(), 0);
+            let buffer = &mut bytes[start..];
+            let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            let (tgid, count) = (self.tgid as libc::pid_t, remote.len() as libc::c_ulong);
+            // SAFETY: `local` describes `buffer`, which is exclusively borrowed; the kernel checks `remote`.
+            let got = unsafe { libc::process_vm_readv(tgid, &local, 1, remote.as_ptr(), count, 0) };
+            if got < 0 {
+                let what = format!("cannot read {count} ranges of process {tgid}");
+                return Err(Error::from(std::io::Error::last_os_error()).context(what));
+            }
+            if got != buffer.len() as isize {
+                return Err(Error::failed(format!("only {got} of {} bytes readable in {count} ranges", buffer.len())));
+            }
+        }
+        Ok(bytes)
     }
 
     /// `length` bytes from `address`.

@@ -63,21 +63,29 @@ impl Target {
                 // The dynamic linker may not have mapped libpython yet.
                 Trouble::NotPython if waited || process::age(tgid)? > patience => return Err(not_python(tgid)),
                 Trouble::TooYoung(why) if waited => return Err(not_up(tgid, why, patience)),
+                // It will not change any more: an idle embedded interpreter, or one whose evidence says what is missing.
+                Trouble::Unsettled(layout) if waited => break *layout,
                 Trouble::Failed(err) => return Err(err),
-                Trouble::NotPython | Trouble::TooYoung(_) => thread::sleep(LOOK_AGAIN),
+                Trouble::NotPython | Trouble::TooYoung(_) | Trouble::Unsettled(_) => thread::sleep(LOOK_AGAIN),
             }
         };
         Self::new(tgid, start_ticks, Some(Arc::new(layout)))
     }
 
-    /// A process that appeared below a target: without waiting, and with no layout when it is no Python (yet). Errors
+    /// A process that appeared below a target: without waiting, and with no layout when it is no Python, or one that is
+    /// still coming up: follow it again, until it is older than [`START_UP`]. Errors
     /// are those of [`Target::open`] for a process that is gone, can't be looked into, or holds a CPython that can't be
     /// read.
     pub fn follow(tgid: u32) -> Result<Self> {
         let start_ticks = process::start_ticks(tgid)?;
         match python::find(tgid) {
             Ok(layout) => Self::new(tgid, start_ticks, Some(Arc::new(layout))),
-            Err(Trouble::NotPython | Trouble::TooYoung(_)) => Self::new(tgid, start_ticks, None),
+            Err(Trouble::Unsettled(layout)) if process::age(tgid)? > START_UP => {
+                Self::new(tgid, start_ticks, Some(Arc::from(layout)))
+            }
+            Err(Trouble::NotPython | Trouble::TooYoung(_) | Trouble::Unsettled(_)) => {
+                Self::new(tgid, start_ticks, None)
+            }
             Err(Trouble::Failed(err)) => Err(err),
         }
     }

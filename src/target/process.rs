@@ -96,8 +96,18 @@ pub(super) fn io_error(pid: u32, file: &str, err: io::Error) -> Error {
         Some(libc::ENOENT | libc::ESRCH) => Error::target_gone(format!("there is no process {pid}")),
         Some(libc::EACCES | libc::EPERM) => Error::not_permitted(format!("not permitted to look into process {pid}"))
             .because(format!("/proc/{pid}/{file}: {err}"))
-            .hint("run pylow as root, or give it CAP_SYS_PTRACE"),
+            .hint(permission_hint()),
         _ => Error::from(err).context(format!("cannot read /proc/{pid}/{file}")),
+    }
+}
+
+/// What to do about a process that may not be looked into.
+pub(super) fn permission_hint() -> &'static str {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } == 0 {
+        "root is not enough here: CAP_SYS_PTRACE is missing, or a security module or user namespace guards the process"
+    } else {
+        "run pylow as root, or give it CAP_SYS_PTRACE"
     }
 }
 
@@ -215,7 +225,7 @@ pub fn descendants(tgid: u32) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Fields of `/proc/PID/stat` behind the name, which may hold blanks and parentheses; [0] is the state (field 3).
+/// Fields of `/proc/PID/stat` behind the name, which may hold blanks and parentheses; the first is field 3, the state.
 fn stat_fields(tgid: u32) -> Result<Vec<u64>> {
     let text = text(tgid, "stat")?;
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);

@@ -12,9 +12,10 @@ use crate::event;
 /// The Python processes of this machine that may be looked into, by pid. Versions are read, not verified by a walk.
 pub fn python_processes() -> Result<Vec<event::Process>> {
     let mut found = Vec::new();
+    let mut others = python::Others::default();
     for tgid in process::all()? {
         // Processes end while they are listed, and some may not be looked into: neither belongs here.
-        let Ok(Some(version)) = python::version_of(tgid) else { continue };
+        let Ok(Some(version)) = python::version_of(tgid, &mut others) else { continue };
         let Ok(process) = describe(tgid) else { continue };
         found.push(event::Process { python: Some(version), ..process });
     }
@@ -164,7 +165,8 @@ pub fn spawn(command: &[OsString]) -> Result<(Child, u32)> {
 }
 
 fn only_python(tgids: &[u32]) -> Vec<u32> {
-    tgids.iter().copied().filter(|tgid| matches!(python::version_of(*tgid), Ok(Some(_)))).collect()
+    let mut others = python::Others::default();
+    tgids.iter().copied().filter(|tgid| matches!(python::version_of(*tgid, &mut others), Ok(Some(_)))).collect()
 }
 
 /// The processes, parents first, if all come from one of them or are children of the same process.

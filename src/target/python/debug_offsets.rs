@@ -143,7 +143,7 @@ pub(super) struct DebugOffsets {
     pub(super) offsets: Offsets,
     /// `interpreters.head` in `_PyRuntime`.
     pub(super) interpreters_head: u32,
-    /// The build has no GIL.
+    /// The build has no GIL; nothing else is read of such a table.
     pub(super) free_threaded: bool,
 }
 
@@ -166,14 +166,98 @@ fn u64_at(table: &[u8], position: usize) -> Option<u64> {
     Some(u64::from_le_bytes(table.get(position..position + 8)?.try_into().ok()?))
 }
 
-fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
-    let wrong = |what: String| {
-        Error::unsupported(format!("the _Py_DebugOffsets table of this CPython {version} can't be believed"))
+/// The bytes of one table, and checked access to them.
+struct Table<'a> {
+    bytes: &'a [u8],
+    version: Version,
+}
+
+impl Table<'_> {
+    fn wrong(&self, what: impl Into<String>) -> Error {
+        Error::unsupported(format!("the _Py_DebugOffsets table of this CPython {} can't be believed", self.version))
             .because(what)
-            .hint("a modified or unreleased interpreter? pylow reads released CPython 3.6 to 3.15")
-    };
-    if !table.starts_with(COOKIE) {
-        return Err(wrong("it does not begin with \"xdebugpy\"".into()));
+            .hint(format!("a modified or unreleased interpreter? pylow reads released CPython {}", offsets::SUPPORTED))
+    }
+
+    fn word(&self, position: usize) -> Result<u64> {
+        u64_at(self.bytes, position).ok_or_else(|| self.wrong("it is too short"))
+    }
+
+    /// The offset at `position` of a field of `width` bytes: inside its struct and at its natural alignment.
+    fn field(&self, position: usize, size_position: usize, width: u64) -> Result<u32> {
+        let (offset, size) = (self.word(position)?, self.word(size_position)?);
+        let fits = offset.checked_add(width).is_some_and(|end| end <= size) && size < 1 << 24 && offset % width == 0;
+        let offset32 = u32::try_from(offset).ok().filter(|_| fits);
+        offset32.ok_or_else(|| self.wrong(format!("the field at {position} is {offset:#x}, outside its struct")))
+    }
+
+    /// The same for a field near the start of its struct.
+    fn near(&self, position: usize, size_position: usize, width: u64) -> Result<u16> {
+        let offset = self.field(position, size_position, width)?;
+        u16::try_from(offset).map_err(|_| self.wrong(format!("the field at {position} is {offset:#x}, too far")))
+    }
+
+    /// Offset inside the GIL, from that of the same field of the GIL embedded in the interpreter.
+    fn in_gil(&self, p: &Positions, position: usize) -> Result<u16> {
+        let inside = self.word(position)?.checked_sub(self.word(p.embedded_gil)?).filter(|offset| *offset < 32);
+        inside.map(|offset| offset as u16).ok_or_else(|| self.wrong("its GIL fields are not in the GIL"))
+    }
+
+    fn string_data(&self, p: &Positions) -> Result<u16> {
+        let bytes = u16::try_from(self.word(p.string_data)?).ok().filter(|bytes| bytes % 8 == 0 && *bytes < 128);
+        bytes.ok_or_else(|| self.wrong("a str header of an impossible size"))
+    }
+
+    fn offsets(&self, p: &Positions, known: &Offsets) -> Result<Offsets> {
+        let thread = |position| self.near(position, p.thread_size, 8);
+        let frame = |position| self.near(position, p.frame_size, 8);
+        let code = |position| self.near(position, p.code_size, 8);
+        let gc = self.field(p.interpreter_gc, p.interpreter_size, 8)?;
+        Ok(Offsets {
+            interpreter_next: self.near(p.interpreter_next, p.interpreter_size, 8)?,
+            interpreter_threads: self.near(p.interpreter_threads, p.interpreter_size, 8)?,
+            interpreter_gil: self.field(p.interpreter_gil, p.interpreter_size, 8)?,
+            interpreter_gc_collecting: gc + self.field(p.gc_collecting, p.gc_size, 4)?,
+            thread_next: thread(p.thread_next)?,
+            thread_interpreter: thread(p.thread_interpreter)?,
+            thread_id: thread(p.thread_id)?,
+            thread_native_id: thread(p.thread_native_id)?,
+            thread_frame: thread(p.thread_frame)?,
+            frame_code: frame(p.frame_code)?,
+            frame_previous: frame(p.frame_previous)?,
+            frame_lasti: frame(p.frame_lasti)?,
+            frame_locals: frame(p.frame_locals)?,
+            frame_owner: self.near(p.frame_owner, p.frame_size, 1)?,
+            code_first_line: self.near(p.code_first_line, p.code_size, 4)?,
+            code_file: code(p.code_file)?,
+            code_name: code(p.code_name)?,
+            code_lines: code(p.code_lines)?,
+            code_bytecode: code(p.code_bytecode)?,
+            string_data: self.string_data(p)?,
+            gil_locked: self.in_gil(p, p.embedded_gil_locked)?,
+            gil_holder: self.in_gil(p, p.embedded_gil_holder)?,
+            ..*known
+        })
+    }
+
+    /// The BPF walker reads 128 bytes of a frame, and of a code object 96 from `code_hash_start`.
+    fn check_reach(&self, found: &Offsets) -> Result<()> {
+        if found.frame_owner.max(found.frame_lasti).max(found.frame_code).max(found.frame_previous) >= 128 {
+            return Err(self.wrong("a frame of more than 128 bytes"));
+        }
+        if found.code_file.min(found.code_lines) < found.code_hash_start()
+            || found.code_hash_words().into_iter().any(|word| word >= 12)
+        {
+            return Err(self.wrong("the names of a code object are too far from its first line"));
+        }
+        Ok(())
+    }
+}
+
+fn parse(bytes: &[u8], version: Version) -> Result<DebugOffsets> {
+    let table = Table { bytes, version };
+    if !bytes.starts_with(COOKIE) {
+        return Err(table.wrong("it does not begin with \"xdebugpy\""));
     }
     let (positions, known) = match (version.minor, offsets::of_minor(version.minor)) {
         (13, Some(known)) => (V3_13, known),
@@ -181,69 +265,19 @@ fn parse(table: &[u8], version: Version) -> Result<DebugOffsets> {
         (15, Some(known)) => (V3_15, known),
         _ => return Err(version.unsupported()),
     };
-    let word = |position| u64_at(table, position).ok_or_else(|| wrong("it is too short".into()));
-    if Version::from_hex(word(8)?) != Some(version) {
-        return Err(wrong(format!("it says it is of version {:#x}", word(8)?)));
+    let said = table.word(8)?;
+    if Version::from_hex(said) != Some(version) {
+        return Err(table.wrong(format!("it says it is of version {said:#x}")));
     }
-    // A field of a struct lies inside the struct, at its natural alignment.
-    let field = |position, size_position, width: u64| {
-        let (offset, size) = (word(position)?, word(size_position)?);
-        let fits = offset.checked_add(width).is_some_and(|end| end <= size) && size < 1 << 24 && offset % width == 0;
-        let offset = u32::try_from(offset).ok().filter(|_| fits);
-        offset.ok_or_else(|| {
-            wrong(format!("the field at {position} is {:#x}, outside its struct", word(position).unwrap_or(0)))
-        })
-    };
-    let short = |position, size_position, width| {
-        let offset = field(position, size_position, width)?;
-        u16::try_from(offset).map_err(|_| wrong(format!("the field at {position} is {offset:#x}, too far")))
-    };
-    let p = &positions;
-    let thread = |position| short(position, p.thread_size, 8);
-    let frame = |position| short(position, p.frame_size, 8);
-    let code = |position| short(position, p.code_size, 8);
-    let gil = |position| {
-        let inside = word(position)?.checked_sub(word(p.embedded_gil)?).filter(|offset| *offset < 64);
-        inside.map(|offset| offset as u16).ok_or_else(|| wrong("its GIL fields are not in the GIL".into()))
-    };
-    let string_data = word(p.string_data)?;
-    let string_data = u16::try_from(string_data).ok().filter(|bytes| bytes % 8 == 0 && *bytes < 128);
-    let string_data = string_data.ok_or_else(|| wrong("a str header of an impossible size".into()))?;
-    let gc = field(p.interpreter_gc, p.interpreter_size, 8)?;
-    let found = Offsets {
-        interpreter_next: short(p.interpreter_next, p.interpreter_size, 8)?,
-        interpreter_threads: short(p.interpreter_threads, p.interpreter_size, 8)?,
-        interpreter_gil: field(p.interpreter_gil, p.interpreter_size, 8)?,
-        interpreter_gc_collecting: gc + field(p.gc_collecting, p.gc_size, 4)?,
-        thread_next: thread(p.thread_next)?,
-        thread_interpreter: thread(p.thread_interpreter)?,
-        thread_id: thread(p.thread_id)?,
-        thread_native_id: thread(p.thread_native_id)?,
-        thread_frame: thread(p.thread_frame)?,
-        frame_code: frame(p.frame_code)?,
-        frame_previous: frame(p.frame_previous)?,
-        frame_lasti: frame(p.frame_lasti)?,
-        frame_locals: frame(p.frame_locals)?,
-        frame_owner: short(p.frame_owner, p.frame_size, 1)?,
-        code_first_line: short(p.code_first_line, p.code_size, 4)?,
-        code_file: code(p.code_file)?,
-        code_name: code(p.code_name)?,
-        code_lines: code(p.code_lines)?,
-        code_bytecode: code(p.code_bytecode)?,
-        string_data,
-        gil_locked: gil(p.embedded_gil_locked)?,
-        gil_holder: gil(p.embedded_gil_holder)?,
-        ..known.offsets
-    };
-    // The BPF walker reads 128 bytes of a frame, and of a code object 96 from `code_hash_start`.
-    if found.frame_owner.max(found.frame_lasti).max(found.frame_code).max(found.frame_previous) >= 128 {
-        return Err(wrong("a frame of more than 128 bytes".into()));
+    let free_threaded = table.word(16)? != 0;
+    if free_threaded {
+        // Its structs are other ones; the caller refuses it by name.
+        return Ok(DebugOffsets { offsets: known.offsets, interpreters_head: 0, free_threaded });
     }
-    if found.code_file < found.code_hash_start() || found.code_hash_word() + 2 >= 12 {
-        return Err(wrong("the names of a code object are too far from its first line".into()));
-    }
-    let interpreters_head = field(p.interpreters_head, p.runtime_size, 8)?;
-    Ok(DebugOffsets { offsets: found, interpreters_head, free_threaded: word(16)? != 0 })
+    let offsets = table.offsets(&positions, &known.offsets)?;
+    table.check_reach(&offsets)?;
+    let interpreters_head = table.field(positions.interpreters_head, positions.runtime_size, 8)?;
+    Ok(DebugOffsets { offsets, interpreters_head, free_threaded })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! are, and the walk that proves it.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 
 use super::layout::{Layout, Libc, Tls};
 use super::offsets::{self, Known};
@@ -20,6 +21,8 @@ pub(in crate::target) enum Trouble {
     NotPython,
     /// It has one that has not come up yet.
     TooYoung(&'static str),
+    /// It has one that can be walked, but misses something that every interpreter has once it runs.
+    Unsettled(Box<Layout>),
     /// It can't be read.
     Failed(Error),
 }
@@ -85,9 +88,14 @@ enum Marker {
     CurrentThreadState(u64),
 }
 
+/// Files without an interpreter, by device, inode and how thoroughly they were searched: a scan of many processes
+/// opens each one once.
+#[derive(Debug, Default)]
+pub(in crate::target) struct Others(HashSet<((u32, u32), u64, bool)>);
+
 /// Every mapped file that holds an interpreter, files named python first. The executable is searched thoroughly: a
 /// program that embeds Python need not export it.
-fn images(tgid: u32, mappings: &[Mapping]) -> Result<Vec<(Image, Marker)>> {
+fn images(tgid: u32, mappings: &[Mapping], others: &mut Others) -> Result<Vec<(Image, Marker)>> {
     let mut files: Vec<&Mapping> = Vec::new();
     for mapping in mappings.iter().filter(|mapping| mapping.is_file() && mapping.executable) {
         if !files.iter().any(|file| file.same_file(mapping)) {
@@ -100,11 +108,18 @@ fn images(tgid: u32, mappings: &[Mapping]) -> Result<Vec<(Image, Marker)>> {
     for named in [true, false] {
         let mut found = Vec::new();
         for file in files.iter().filter(|file| is_named(file) == named) {
-            let is_executable = executable.as_deref() == Some(&file.path);
+            let thorough = named || executable.as_deref() == Some(&file.path);
+            let key = (file.device, file.inode, thorough);
+            if others.0.contains(&key) {
+                continue;
+            }
             match Image::open(tgid, mappings, file) {
-                Ok(image) => found.extend(image.interpreter(named || is_executable).map(|marker| (image, marker))),
+                Ok(image) => match image.interpreter(thorough) {
+                    Some(marker) => found.push((image, marker)),
+                    None => _ = others.0.insert(key),
+                },
                 // Of other files, those that are no ELF files (JIT dumps, fonts mapped executable, ...) don't matter.
-                Err(err) if named || is_executable => refused = refused.or(Some(err)),
+                Err(err) if thorough => refused = refused.or(Some(err)),
                 Err(_) => {}
             }
         }
@@ -119,10 +134,10 @@ fn images(tgid: u32, mappings: &[Mapping]) -> Result<Vec<(Image, Marker)>> {
 }
 
 fn version(memory: &Memory, image: &Image, marker: Marker) -> Result<Version> {
-    if let Marker::Runtime(runtime, _) = marker {
-        if let Some(version) = debug_offsets::version(memory, runtime)? {
-            return Ok(version);
-        }
+    if let Marker::Runtime(runtime, _) = marker
+        && let Some(version) = debug_offsets::version(memory, runtime)?
+    {
+        return Ok(version);
     }
     let constant = image.address("Py_Version").and_then(|address| memory.u32(address).ok());
     constant
@@ -136,9 +151,9 @@ fn version(memory: &Memory, image: &Image, marker: Marker) -> Result<Version> {
 }
 
 /// The version of the interpreter in a process, without proof by a walk; None when it is not Python.
-pub(in crate::target) fn version_of(tgid: u32) -> Result<Option<String>> {
+pub(in crate::target) fn version_of(tgid: u32, others: &mut Others) -> Result<Option<String>> {
     let memory = Memory::of(tgid);
-    match images(tgid, &process::mappings(tgid)?)?.first() {
+    match images(tgid, &process::mappings(tgid)?, others)?.first() {
         Some((image, marker)) => Ok(Some(version(&memory, image, *marker)?.to_string())),
         None => Ok(None),
     }
@@ -149,7 +164,7 @@ pub(in crate::target) fn find(tgid: u32) -> Result<Layout, Trouble> {
     let memory = Memory::of(tgid);
     let mappings = process::mappings(tgid)?;
     let mut trouble = Trouble::NotPython;
-    for (image, marker) in images(tgid, &mappings)? {
+    for (image, marker) in images(tgid, &mappings, &mut Others::default())? {
         let libc = if mappings.iter().any(|mapping| mapping.base_name().contains("ld-musl")) {
             Libc::Musl
         } else {
@@ -181,7 +196,8 @@ impl Candidate<'_> {
             match verify::walk(self.memory, &layout, code_type) {
                 Ok(seen) => {
                     self.complete(&mut layout, known, &seen);
-                    return Ok(layout);
+                    let settled = !seen.is_idle() && self.is_complete(&layout, known);
+                    return if settled { Ok(layout) } else { Err(Trouble::Unsettled(Box::new(layout))) };
                 }
                 Err(found) => doubt = doubt.or(Some(found)),
             }
@@ -263,6 +279,16 @@ impl Candidate<'_> {
         gil::complete(self.memory, self.image, layout, known, seen, &mut notes);
         layout.gc_collecting = self.gc_collecting(layout, known);
         layout.evidence = evidence(layout, seen, self.image.deleted, &notes);
+    }
+
+    /// Every way that this version has is known: an interpreter that starts creates its key, its GIL and its thread-local
+    /// variables one after the other.
+    fn is_complete(&self, layout: &Layout, known: &Known) -> bool {
+        let has_key = layout.runtime == 0 || known.runtime.tss_key.is_some();
+        let has_current = layout.runtime == 0 || known.runtime.current_thread_state.is_some();
+        let key_found = layout.tss_key != 0 && (layout.slot_offset != 0 || self.libc == Libc::Musl);
+        let current_found = if has_current { layout.current_thread_state != 0 } else { layout.tls != Tls::None };
+        (!has_key || key_found) && current_found && !layout.gils.is_empty()
     }
 
     /// An address inside `_PyRuntime`: the running build's own, else the table's.

@@ -110,9 +110,11 @@ impl Offsets {
         self.code_first_line & !7
     }
 
-    /// Index of the 8-byte word of `co_filename` from there.
-    pub fn code_hash_word(&self) -> u16 {
-        (self.code_file - self.code_hash_start()) / 8
+    /// Indices of the 8-byte words from there that the identity hash reads: file name, name (the next word in every
+    /// version), line table.
+    pub fn code_hash_words(&self) -> [u16; 3] {
+        let word = |offset: u16| (offset - self.code_hash_start()) / 8;
+        [word(self.code_file), word(self.code_file) + 1, word(self.code_lines)]
     }
 }
 

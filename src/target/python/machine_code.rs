@@ -5,7 +5,7 @@
 //! patch level, compiler or distribution, in stripped builds too. x86_64 only; elsewhere every answer is None and the
 //! table of [`super::offsets`] is the only hint.
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, MemorySize, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use super::discover::Image;
 use super::layout::Tls;
@@ -78,69 +78,66 @@ impl Tracer<'_> {
     }
 
     fn step(&mut self, instruction: &Instruction) -> Option<Step> {
+        use FlowControl::{Call, IndirectBranch, IndirectCall, Return, UnconditionalBranch};
         match instruction.flow_control() {
-            FlowControl::Return => return Some(Step::Return),
-            FlowControl::Call
-            | FlowControl::IndirectCall
-            | FlowControl::UnconditionalBranch
-            | FlowControl::IndirectBranch => {
-                let first_argument = self.get(Register::RDI);
-                use Register::{R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI};
-                for clobbered in [RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11] {
-                    self.set(clobbered, None);
+            Return => Some(Step::Return),
+            Call | IndirectCall | UnconditionalBranch | IndirectBranch => Some(self.leave()),
+            _ => match instruction.mnemonic() {
+                Mnemonic::Mov => self.mov(instruction),
+                Mnemonic::Lea => self.assign(instruction, self.address(instruction)),
+                Mnemonic::Add => {
+                    let sum = self.get(instruction.op0_register()).zip(instruction.try_immediate(1).ok());
+                    self.assign(instruction, sum.map(|(a, b)| a.wrapping_add(b)))
                 }
-                return Some(Step::Leave { first_argument });
-            }
-            _ => {}
+                Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push => None,
+                _ => self.assign(instruction, None),
+            },
         }
-        let to = instruction.op0_register();
-        let writes = instruction.op0_kind() == OpKind::Register;
-        let has_memory = (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+    }
+
+    /// A call may change every register that the System V ABI does not preserve.
+    fn leave(&mut self) -> Step {
+        use Register::{R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI};
+        let first_argument = self.get(RDI);
+        for clobbered in [RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11] {
+            self.set(clobbered, None);
+        }
+        Step::Leave { first_argument }
+    }
+
+    fn assign(&mut self, instruction: &Instruction, value: Option<u64>) -> Option<Step> {
+        if instruction.op0_kind() != OpKind::Register {
+            return None;
+        }
+        self.set(instruction.op0_register(), value);
+        value.map(|value| Step::Constant { value })
+    }
+
+    fn mov(&mut self, instruction: &Instruction) -> Option<Step> {
         let size = instruction.memory_size().size();
-        match instruction.mnemonic() {
-            Mnemonic::Lea => {
-                let value = self.address(instruction);
-                self.set(to, value);
-                value.map(|value| Step::Constant { value })
-            }
-            Mnemonic::Mov if has_memory && matches!(instruction.segment_prefix(), Register::FS) => {
-                let offset = self.address(instruction);
-                self.set(to, None);
-                offset.map(|offset| Step::ThreadLoad { offset: offset as i64 })
-            }
-            Mnemonic::Mov if has_memory && writes => {
+        let (to, from) = (instruction.op0_kind(), instruction.op1_kind());
+        if to == OpKind::Memory {
+            let value = instruction.try_immediate(1).ok()?;
+            return self.address(instruction).map(|address| Step::Store { address, size, value });
+        }
+        match from {
+            OpKind::Memory => {
                 let address = self.address(instruction);
-                // A global offset table entry: what it holds is an address to go on with.
-                let value = address.filter(|_| instruction.memory_size() == MemorySize::UInt64);
-                let value = value.and_then(|address| self.memory.u64(address).ok());
-                self.set(to, value);
-                address.map(|address| Step::Load { address, size, into: to.full_register() })
-            }
-            Mnemonic::Mov if has_memory => {
-                let value = instruction.try_immediate(1).ok()?;
-                self.address(instruction).map(|address| Step::Store { address, size, value })
-            }
-            Mnemonic::Mov if writes && instruction.op1_kind() == OpKind::Register => {
-                self.set(to, self.get(instruction.op1_register()));
-                None
-            }
-            Mnemonic::Mov if writes => {
-                let value = instruction.try_immediate(1).ok();
-                self.set(to, value);
-                value.map(|value| Step::Constant { value })
-            }
-            Mnemonic::Add if writes => {
-                let sum = self.get(to).zip(instruction.try_immediate(1).ok()).map(|(a, b)| a.wrapping_add(b));
-                self.set(to, sum);
-                sum.map(|value| Step::Constant { value })
-            }
-            Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push => None,
-            _ => {
-                if writes {
-                    self.set(to, None);
+                if instruction.segment_prefix() == Register::FS {
+                    self.set(instruction.op0_register(), None);
+                    return address.map(|offset| Step::ThreadLoad { offset: offset as i64 });
                 }
+                // A global offset table entry: what it holds is an address to go on with.
+                let value = address.filter(|_| size == 8).and_then(|address| self.memory.u64(address).ok());
+                self.set(instruction.op0_register(), value);
+                address.map(|address| Step::Load { address, size, into: instruction.op0_register().full_register() })
+            }
+            OpKind::Register => {
+                let value = self.get(instruction.op1_register());
+                self.set(instruction.op0_register(), value);
                 None
             }
+            _ => self.assign(instruction, instruction.try_immediate(1).ok()),
         }
     }
 }

@@ -12,4 +12,4 @@ mod thread_state;
 mod verify;
 mod version;
 
-pub(super) use discover::{Trouble, find, version_of};
+pub(super) use discover::{Others, Trouble, find, version_of};

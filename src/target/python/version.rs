@@ -66,9 +66,10 @@ impl Version {
 
     /// The error for a version that is not in the table.
     pub(super) fn unsupported(self) -> Error {
-        Error::unsupported(format!("CPython {self} is not supported"))
-            .because(format!("pylow reads CPython {}", offsets::SUPPORTED))
-            .hint("a newer pylow may know this version")
+        let error = Error::unsupported(format!("CPython {self} is not supported"))
+            .because(format!("pylow reads CPython {}", offsets::SUPPORTED));
+        let is_newer = self.major == 3 && self.minor >= 6;
+        error.hint(if is_newer { "a newer pylow may know this version" } else { "run the service on a newer Python" })
     }
 }
 
