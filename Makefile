@@ -70,12 +70,12 @@ install: ## binary, man pages and completions under $(DESTDIR)$(prefix)
 	@test -x "$(BINARY)" || { echo "$(BINARY) is not there: run make first" >&2; exit 1; }
 	install -D -m 755 "$(BINARY)" "$(DESTDIR)$(prefix)/bin/pylow"
 	install -d "$(DESTDIR)$(prefix)/share/man/man1"
-	"$(BINARY)" --generate man "$(DESTDIR)$(prefix)/share/man/man1"
+	"$(BINARY)" generate man "$(DESTDIR)$(prefix)/share/man/man1"
 	install -d "$(DESTDIR)$(prefix)/share/bash-completion/completions" "$(DESTDIR)$(prefix)/share/zsh/site-functions" \
 		"$(DESTDIR)$(prefix)/share/fish/vendor_completions.d"
-	"$(BINARY)" --generate bash > "$(DESTDIR)$(prefix)/share/bash-completion/completions/pylow"
-	"$(BINARY)" --generate zsh > "$(DESTDIR)$(prefix)/share/zsh/site-functions/_pylow"
-	"$(BINARY)" --generate fish > "$(DESTDIR)$(prefix)/share/fish/vendor_completions.d/pylow.fish"
+	"$(BINARY)" generate bash > "$(DESTDIR)$(prefix)/share/bash-completion/completions/pylow"
+	"$(BINARY)" generate zsh > "$(DESTDIR)$(prefix)/share/zsh/site-functions/_pylow"
+	"$(BINARY)" generate fish > "$(DESTDIR)$(prefix)/share/fish/vendor_completions.d/pylow.fish"
 
 deps: ## what is missing of the distribution's packages (Debian, Ubuntu)
 	@if ! command -v apt-get >/dev/null; then \
@@ -94,4 +94,4 @@ cargo:
 	@command -v $(CARGO) >/dev/null || { \
 		echo "error: no Rust toolchain (cargo) on PATH" >&2; \
 		echo "  pylow needs Rust 1.88 or newer; Debian 12 packages 1.63" >&2; \
-		echo "hint: install it with rustup, see https://rustup.rs, then open a new shell" >&2; exit 1; }
+		echo "hint: install it with rustup, then open a new shell" >&2; exit 1; }

@@ -41,10 +41,10 @@ fn main() -> Outcome {
 }
 
 fn every_command_has_a_case(cases: &[Case]) -> Outcome {
-    let listed = pylow(&["--generate", "commands"]).output()?;
+    let listed = pylow(&["generate", "commands"]).output()?;
     let commands: BTreeSet<String> = String::from_utf8(listed.stdout)?.lines().map(str::to_owned).collect();
     if commands.is_empty() {
-        return Err("`pylow --generate commands` names no command".into());
+        return Err("`pylow generate commands` names no command".into());
     }
     let covered: BTreeSet<String> = cases.iter().filter_map(|case| case.words.first().cloned()).collect();
     let excused: BTreeSet<String> = CANNOT_REPLAY.map(str::to_owned).into();

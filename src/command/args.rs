@@ -74,6 +74,7 @@ pub struct LiveArgs {
     /// Only this thread (id as `ps -L` shows it)
     #[arg(long, value_name = "TID", help_heading = "Filters")]
     pub tid: Option<u32>,
+    /// Which stacks.
     #[command(flatten)]
     pub filter: FilterArgs,
     /// Rows to show

@@ -78,7 +78,7 @@ pub struct Entry {
 
 /// Every command, in the order of the help.
 pub static COMMANDS: &[Entry] = &[
-    //Entry::live::<triage::Triage>(Group::Triage),
+    Entry::live::<triage::Triage>(Group::Triage),
     Entry::direct::<triage::Doctor>(Group::Triage),
     Entry::direct::<triage::Dump>(Group::Triage),
     Entry::live::<triage::CpuBound>(Group::Triage),

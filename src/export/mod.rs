@@ -80,6 +80,7 @@ fn value_type(measure: Measure) -> (&'static str, &'static str) {
     match measure {
         Measure::Cpu { .. } => ("cpu", "nanoseconds"),
         Measure::OffCpu => ("off_cpu", "nanoseconds"),
+        Measure::Wall { .. } => ("wall", "nanoseconds"),
         Measure::Faults => ("faults", "count"),
         Measure::Syscalls => ("calls", "count"),
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::aggregate::stacks::{Measure, Split, StackFold};
 use crate::aggregate::summary::Summary;
 use crate::command::args::LiveArgs;
 use crate::command::{Fold, Live, Named, Words};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::event::{Event, Started};
-use crate::export;
+use crate::export::{self, Format, Page, Recording};
 use crate::probe::Plan;
 use crate::render::svg;
 use crate::report::{Block, Line, Sink};
@@ -141,8 +141,8 @@ impl Live for Flame {
     }
 
     fn fold(&self) -> Result<Box<dyn Fold>> {
-        let format = Format::of(&self.output)?;
-        let split = if self.threads { Split::ByThread } else { Split::Together };
+        let format = Format::of(&self.output.to_string_lossy())?;
+        let split = if self.threads { Split::ByThread } else { format.split() };
         Ok(Box::new(FlameFold {
             stacks: StackFold::new(self.measure(), split),
             summary: Summary::default(),
@@ -150,33 +150,6 @@ impl Live for Flame {
             format,
             subject: self.subject(),
         }))
-    }
-}
-
-/// By the ending of the output's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Svg,
-    Html,
-    Folded,
-    Speedscope,
-    Pprof,
-}
-
-impl Format {
-    fn of(path: &Path) -> Result<Self> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let endings = [
-            (".svg", Self::Svg),
-            (".html", Self::Html),
-            (".folded", Self::Folded),
-            (".json", Self::Speedscope),
-            (".pb.gz", Self::Pprof),
-        ];
-        endings.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| format).ok_or_else(|| {
-            Error::usage(format!("cannot tell the format of `{}`", path.display()))
-                .hint("end the name in .svg, .html, .folded, .json (speedscope) or .pb.gz (pprof)")
-        })
     }
 }
 
@@ -192,7 +165,11 @@ impl Fold for FlameFold {
     fn event(&mut self, event: &Event, _sink: &mut dyn Sink) -> io::Result<()> {
         self.summary.event(event);
         match event {
-            Event::Sample { at, stack, .. } | Event::Syscall { at, stack, .. } => self.stacks.add(stack, *at, 1),
+            Event::Sample { at, stack, .. } => {
+                let value = if let Measure::Wall { period_ns } = self.stacks.measure() { period_ns } else { 1 };
+                self.stacks.add(stack, *at, value);
+            }
+            Event::Syscall { at, stack, .. } => self.stacks.add(stack, *at, 1),
             Event::Fault { at, weight, stack, .. } => self.stacks.add(stack, *at, *weight),
             Event::Wait(wait) => self.stacks.add(&wait.stack, wait.at, wait.blocked_ns),
             _ => {}
@@ -240,20 +217,21 @@ impl FlameFold {
         let (title, subtitle) = (self.title(), self.description());
         let flame = svg::Flame { title: &title, subtitle: &subtitle };
         let mut out = BufWriter::new(File::create(&self.output)?);
+        let recording = Recording {
+            name: &title,
+            unix_seconds: self.summary.started().map_or(0, |started| started.unix_seconds),
+            duration_ns: self.summary.wall_ns(),
+        };
         match self.format {
             Format::Svg => svg::write_flame(&self.stacks, &flame, &mut out)?,
             Format::Html => {
                 let mut picture = Vec::new();
                 svg::write_flame(&self.stacks, &flame, &mut picture)?;
-                {}
+                export::write_html(&Page { title: &title, summary: std::slice::from_ref(&subtitle) }, &picture, &mut out)?;
             }
-            Format::Folded => {
-                for l in self.stacks.folded_lines() {
-                    writeln!(out, "{l}")?;
-                }
-            }
-            Format::Speedscope => {}
-            Format::Pprof => {}
+            Format::Folded => export::write_folded(&self.stacks, &mut out)?,
+            Format::Speedscope => export::write_speedscope(&self.stacks, &recording, &mut out)?,
+            Format::Pprof => export::write_pprof(&self.stacks, &recording, &mut out)?,
         }
         Ok(out.flush()?)
     }
