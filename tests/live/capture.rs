@@ -23,8 +23,10 @@ fn replay_equals_record(interpreter: &Interpreter) -> Outcome {
         let file = directory.path().join(format!("{command}.events"));
         let recorded = run(&[command, &pid, "--duration", "1", "--record", text(&file)])?;
         let replayed = run(&[command, "--replay", text(&file)])?;
-        if report(&recorded.stdout) != report(&replayed.stdout) || report(&recorded.stdout).is_empty() {
-            return Err(format!("{command}: recorded\n{recorded}\nreplayed\n{replayed}").into());
+        let (before, after) = (report(&recorded.stdout), report(&replayed.stdout));
+        if before != after || before.is_empty() {
+            let odd = before.iter().zip(&after).find(|(before, after)| before != after);
+            return Err(format!("{command}: {odd:#?}\nrecorded\n{recorded}\nreplayed\n{replayed}").into());
         }
     }
     Ok(())
@@ -46,8 +48,8 @@ fn replay_equals_record_flame(interpreter: &Interpreter) -> Outcome {
     }
 }
 
-/// The report without its banner, which says what it is attached to, and without the next command.
-fn report(stdout: &str) -> String {
-    let lines = stdout.lines().filter(|line| !line.starts_with("Attaching") && !line.starts_with("✓ Attached"));
-    lines.collect::<Vec<_>>().join("\n")
+/// Lines of the report without its banner, which says where it is from.
+fn report(stdout: &str) -> Vec<&str> {
+    let banner = ["Attaching", "✓ Attached", "Replaying"];
+    stdout.lines().filter(|line| !banner.iter().any(|start| line.starts_with(start))).collect()
 }

@@ -37,29 +37,26 @@ def cpu_seconds():
     return time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
 
 
-def tell_code(*modules):
-    """Tells every (file, name, line) that these modules' code can be at: `at FILE LINE NAME`."""
+def tell_code():
+    """Tells every place that code of this process can be at: `at FILE LINE NAME`."""
     import dis
     import gc
     import types
 
-    files = {module.__file__ for module in modules}
-    waiting = [f.__code__ for f in gc.get_objects() if isinstance(f, types.FunctionType)]
-    waiting += [frame.f_code for frame in sys._current_frames().values()]
+    waiting = [thing.__code__ for thing in gc.get_objects() if isinstance(thing, types.FunctionType)]
     frame = sys._getframe()
     while frame is not None:
         waiting.append(frame.f_code)
         frame = frame.f_back
-    seen, told = set(), set()
+    seen, places = set(), set()
     while waiting:
         code = waiting.pop()
         if id(code) in seen:
             continue
         seen.add(id(code))
         waiting += [const for const in code.co_consts if isinstance(const, types.CodeType)]
-        if code.co_filename in files:
-            name = getattr(code, "co_qualname", code.co_name)
-            lines = {line for _, line in dis.findlinestarts(code) if line} | {code.co_firstlineno}
-            told |= {(os.path.basename(code.co_filename), line, name) for line in lines}
-    for file, line, name in sorted(told):
-        tell("at", file, line, name)
+        name = getattr(code, "co_qualname", code.co_name)
+        lines = {line for _, line in dis.findlinestarts(code) if line} | {code.co_firstlineno}
+        places |= {(os.path.basename(code.co_filename), line, name) for line in lines}
+    for place in sorted(places):
+        tell("at", *place)

@@ -19,7 +19,9 @@ pub(crate) fn add_to(suite: &mut Suite) {
     suite.once("error_no_rights", no_rights);
     suite.once("error_no_btf", no_btf);
     suite.once("error_usage", usage);
-    suite.on("error_unknown_version", |it| it.is_static() && it.minor >= 11, unknown_version);
+    // From 3.15 on an interpreter refuses to start when `Py_Version` is not its own.
+    let doctored = |it: &Interpreter| (11..15).contains(&it.minor) && it.is_static();
+    suite.on("error_unknown_version", doctored, unknown_version);
 }
 
 fn dead_pid(_: &Interpreter) -> Outcome {
@@ -32,13 +34,19 @@ fn dead_pid(_: &Interpreter) -> Outcome {
 }
 
 fn pid_1(_: &Interpreter) -> Outcome {
-    let program = fs::read_link("/proc/1/exe")?;
-    if program.to_string_lossy().contains("python") {
-        return Ok(()); // a container whose first process is one
-    }
     let finished = flame("1")?;
-    finished.expect_code(4)?;
-    expect_shape(&finished, &["not a Python process", text(&program)])
+    match fs::read_link("/proc/1/exe") {
+        Ok(program) if program.to_string_lossy().contains("python") => Ok(()), // a container around one
+        Ok(program) => {
+            finished.expect_code(4)?;
+            expect_shape(&finished, &["not a Python process", text(&program)])
+        }
+        // Some sandboxes keep even root from looking at their first process.
+        Err(_) => {
+            finished.expect_code(3)?;
+            expect_shape(&finished, &["not permitted", "process 1"])
+        }
+    }
 }
 
 fn not_python(_: &Interpreter) -> Outcome {
@@ -62,7 +70,7 @@ fn no_rights(interpreter: &Interpreter) -> Outcome {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", text(&copy)]);
     let finished = Pylow::launch(command.args(["flame", &target.pid.to_string(), "--duration", "1"]))?.finish()?;
     finished.expect_code(3)?;
-    expect_shape(&finished, &["root", "CAP_BPF"])
+    expect_shape(&finished, &["not permitted", "root", "CAP_"])
 }
 
 fn no_btf(interpreter: &Interpreter) -> Outcome {
@@ -107,28 +115,29 @@ fn command_with(mut command: Command, program: &str, argument: &str) -> Command 
 /// (Include/internal/pycore_debug_offsets.h, 3.13+) to 3.99.0 final.
 fn doctor(bytes: &mut [u8], minor: u8) -> Outcome {
     const DOCTORED: u32 = 0x0363_00f0;
-    let version = find_version(bytes)?;
-    if version >> 16 != 0x0300 | u32::from(minor) {
-        return Err(format!("found version {version:#x} in an interpreter of 3.{minor}").into());
-    }
-    let (old, new) = (version.to_le_bytes(), DOCTORED.to_le_bytes());
-    for at in 0..bytes.len() - 8 {
-        let debug_offsets = at >= 8 && &bytes[at - 8..at] == b"xdebugpy";
-        if bytes[at..at + 4] == old && (debug_offsets || at % 4 == 0) {
-            bytes[at..at + 4].copy_from_slice(&new);
+    const COOKIE: &[u8] = b"xdebugpy";
+    let mut places = vec![version_place(bytes)?];
+    places.extend(bytes.windows(COOKIE.len()).position(|window| window == COOKIE).map(|at| at + COOKIE.len()));
+    for at in places {
+        let word = &mut bytes[at..at + 4];
+        if word[2..] != [minor, 3] {
+            return Err(format!("{word:x?} is not the version of an interpreter of 3.{minor}").into());
         }
+        word.copy_from_slice(&DOCTORED.to_le_bytes());
     }
     Ok(())
 }
 
-/// The word at the dynamic symbol `Py_Version`.
-fn find_version(bytes: &[u8]) -> Result<u32, libtest_mimic::Failed> {
+/// Where the file holds the word of the dynamic symbol `Py_Version`.
+fn version_place(bytes: &[u8]) -> Result<usize, libtest_mimic::Failed> {
     use object::{Object, ObjectSegment, ObjectSymbol};
     let file = object::File::parse(bytes)?;
     let symbol = file.dynamic_symbols().find(|symbol| symbol.name() == Ok("Py_Version")).ok_or("no Py_Version")?;
-    let word = file.segments().find_map(|segment| segment.data_range(symbol.address(), 4).ok().flatten());
-    let word: [u8; 4] = word.ok_or("Py_Version is not in the file")?.try_into()?;
-    Ok(u32::from_le_bytes(word))
+    let address = symbol.address();
+    let mut segments = file.segments();
+    let segment = segments.find(|it| (it.address()..it.address() + it.size()).contains(&address));
+    let segment = segment.ok_or("Py_Version is in no segment")?;
+    Ok((segment.file_range().0 + address - segment.address()) as usize)
 }
 
 fn flame(pid: &str) -> Result<Finished, libtest_mimic::Failed> {

@@ -175,9 +175,18 @@ fn shared_libraries(program: &Path) -> Result<Vec<String>, Failed> {
     let header = String::from_utf8_lossy(&header.stdout).into_owned();
     let loader = header.split("interpreter: ").nth(1).and_then(|rest| rest.split(']').next());
     files.extend(loader.map(str::to_owned));
+    // The C library opens it by name when a thread ends.
+    let cache = Command::new("ldconfig").arg("-p").output()?;
+    let cache = String::from_utf8_lossy(&cache.stdout).into_owned();
+    files.extend(cache.lines().filter(|line| line.contains("libgcc_s.so.1")).filter_map(path_of_library));
     files.sort();
     files.dedup();
     Ok(files)
+}
+
+/// `/lib/libx.so` of ldconfig's `libx.so (libc6,x86-64) => /lib/libx.so`.
+fn path_of_library(line: &str) -> Option<String> {
+    Some(line.split(" => ").nth(1)?.trim().to_owned())
 }
 
 fn child_of(pid: u32) -> Option<u32> {

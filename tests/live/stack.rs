@@ -53,13 +53,12 @@ impl Stacks {
         Ok(())
     }
 
-    /// Every Python frame is at a place that exists; `places` are `file line name`.
-    pub(crate) fn expect_places(&self, places: &BTreeSet<String>, files: &BTreeSet<&str>) -> Result<(), Failed> {
+    /// Every Python frame is at one of `places`: `file line name`.
+    pub(crate) fn expect_places(&self, places: &BTreeSet<String>) -> Result<(), Failed> {
         for frame in self.0.keys().flat_map(|stack| stack.split(';')) {
-            let Some((name, file, line)) = place(frame) else { continue };
-            let known = places.contains(&format!("{file} {line} {name}"));
-            if !known && (files.contains(file) || name.contains("unresolved")) {
-                return Err(format!("no such place: {frame}").into());
+            let known = place(frame).is_none_or(|(name, file, line)| places.contains(&format!("{file} {line} {name}")));
+            if !known {
+                return Err(format!("the program has no such place: {frame}").into());
             }
         }
         Ok(())
