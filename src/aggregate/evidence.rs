@@ -7,7 +7,7 @@ use super::lines::by_line;
 use super::stacks::{Measure, Split, StackFold, ThreadId};
 use super::syscalls::SyscallFold;
 use super::waits::{Cause, cause};
-use crate::event::{CodeClass, Event, Frame, Loss, ProcessTotals, StackStatus, Wait};
+use crate::event::{CodeClass, Event, Frame, FrameKind, Loss, ProcessTotals, StackStatus, Wait};
 
 /// A wait that lasted this share of the run took up all of it: attaching takes a moment per thread.
 const WHOLE_RUN_SHARE: f64 = 0.95;
@@ -137,6 +137,8 @@ pub struct HotLine {
     pub of: u64,
     /// The thread that had most of it, where threads were kept apart.
     pub thread: Option<ThreadId>,
+    /// The line of the program itself that led there most, when `frame` is in a library.
+    pub called_from: Option<Frame>,
 }
 
 /// Folds events into evidence.
@@ -241,24 +243,48 @@ impl EvidenceFold {
     }
 }
 
-/// The line with most own weight, and the thread that had most of it.
+/// The line with most own weight, who had most of it and through which line of the program.
 fn hottest(fold: &StackFold) -> Option<HotLine> {
     let line = by_line(fold).into_iter().next()?;
     let mut by_thread: BTreeMap<ThreadId, u64> = BTreeMap::new();
-    for entry in fold.entries() {
+    let mut by_caller: BTreeMap<&Frame, u64> = BTreeMap::new();
+    let entries = fold.entries();
+    for entry in &entries {
         let leaf = entry.stack.python_leaf().or(entry.stack.frames.first());
-        if let (Some(thread), true) = (entry.thread, leaf == Some(&line.frame)) {
+        if leaf != Some(&line.frame) {
+            continue;
+        }
+        if let Some(thread) = entry.thread {
             *by_thread.entry(thread).or_default() += entry.shown;
         }
+        let own = entry.stack.frames.iter().find(|frame| frame.kind == FrameKind::Python && !in_library(frame));
+        if let Some(caller) = own {
+            *by_caller.entry(caller).or_default() += entry.shown;
+        }
     }
-    let thread = by_thread.into_iter().max_by_key(|(_, weight)| *weight).map(|(thread, _)| thread);
-    Some(HotLine { frame: line.frame, own: line.own, total: line.total, of: fold.total(), thread })
+    let called_from = heaviest(by_caller).filter(|caller| **caller != line.frame).cloned();
+    let thread = heaviest(by_thread);
+    Some(HotLine { frame: line.frame, own: line.own, total: line.total, of: fold.total(), thread, called_from })
+}
+
+fn heaviest<T: Ord>(weights: BTreeMap<T, u64>) -> Option<T> {
+    weights.into_iter().max_by_key(|(_, weight)| *weight).map(|(it, _)| it)
+}
+
+/// Part of Python or installed beside it, by the directories `sysconfig` knows: `lib/python3.11`, `site-packages`,
+/// Debian's `dist-packages`; frozen modules have no directory.
+fn in_library(frame: &Frame) -> bool {
+    let Some(file) = frame.file.as_deref() else {
+        return true;
+    };
+    ["/lib/python3", "/lib64/python3", "/site-packages/", "/dist-packages/"].iter().any(|part| file.contains(part))
+        || file.starts_with("<frozen ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EndReason, Ended, FrameKind, Process, Stack, Stamp, Started, SyscallTotals};
+    use crate::event::{EndReason, Ended, Process, Stack, Stamp, Started, SyscallTotals};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -336,6 +362,32 @@ mod tests {
         assert_eq!((holder.frame.function.as_ref(), holder.thread.map(|it| it.tid)), ("blocked", Some(13)));
         assert_eq!((evidence.gil_held_ns, evidence.gil_held_waiting_ns), (SECOND + SECOND / 50, SECOND));
         assert_eq!(evidence.waits_at[&Cause::Gil].thread.map(|it| it.tid), Some(11));
+    }
+
+    #[test]
+    fn a_line_of_a_library_names_the_line_that_called_it() {
+        let frame = |function: &str, file: &str| Frame {
+            kind: FrameKind::Python,
+            function: function.into(),
+            file: Some(file.into()),
+            line: Some(1),
+        };
+        let called = |caller: &str, times: usize| {
+            let frames = vec![
+                frame("communicate", "/usr/lib/python3.11/subprocess.py"),
+                frame("run", "/venv/lib/python3.11/site-packages/tool/run.py"),
+                frame(caller, "/srv/app/jobs.py"),
+            ];
+            let stack = Arc::new(Stack { frames, status: StackStatus::ROOT });
+            let sample = Event::Sample { at: at(10), class: CodeClass::Kernel, module: None, stack };
+            vec![sample; times]
+        };
+        let events = [vec![started()], called("rarely", 1), called("often", 2), vec![ended(1)]].concat();
+        let hot = fold(&events).hot.unwrap();
+        assert_eq!(hot.frame.function.as_ref(), "communicate");
+        assert_eq!(hot.called_from.map(|it| it.function.to_string()).as_deref(), Some("often"));
+        let own = fold(&[started(), sample(10, "hot", StackStatus::ROOT), ended(1)]).hot.unwrap();
+        assert_eq!(own.called_from, None);
     }
 
     #[test]

@@ -112,9 +112,10 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// ` mostly (71 %) by calculate_features @ ml/engine.py:89`, with the verb's own preposition.
-pub(super) fn at_line(line: &HotLine, preposition: &str) -> String {
-    format!("{} of it {preposition} {}", share(line.own, line.of), frame_label(&line.frame))
+/// `90 % of <what> fetch @ net.py:28, called from main @ app.py:7.`
+pub(super) fn at_line(line: &HotLine, what: &str) -> String {
+    let caller = line.called_from.as_ref().map(|caller| format!(", called from {}", frame_label(caller)));
+    format!("{} of {what} {}{}.", share(line.own, line.of), frame_label(&line.frame), caller.unwrap_or_default())
 }
 
 /// CPU time of a process: as /proc counted it, else as samples tell.

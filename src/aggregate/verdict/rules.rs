@@ -141,9 +141,8 @@ fn lock(facts: &Facts<'_>) -> Option<Finding> {
     }
     let victims = facts.threads.iter().filter(|it| it.waited(Cause::Lock) > 0).count() as u64;
     let never = facts.threads.iter().filter(|it| it.whole_wait == Some(Cause::Lock)).count() as u64;
-    // Without progress it is a deadlock or nothing; and a lock never got in the run may be a deadlock of a few threads.
-    let confidence =
-        if never > 0 || facts.cpu < NO_PROGRESS { least(confidence, Confidence::Medium) } else { confidence };
+    // A lock never got in the whole run may be a deadlock of a few threads.
+    let confidence = if never > 0 { least(confidence, Confidence::Medium) } else { confidence };
     let line = facts.evidence.waits_at.get(&Cause::Lock);
     let mut text = vec![format!(
         "{} waited {} for locks in {}.",
@@ -151,7 +150,7 @@ fn lock(facts: &Facts<'_>) -> Option<Finding> {
         duration((waiting * facts.evidence.wall_ns as f64) as u64),
         duration(facts.evidence.wall_ns)
     )];
-    text.extend(line.map(|line| format!("{}.", capital(&at_line(line, "at")))));
+    text.extend(line.map(waits_at));
     if never > 0 {
         text.push(format!("{} never got its lock while others ran.", plural(never, "thread")));
     }
@@ -224,7 +223,7 @@ fn memory_paging(facts: &Facts<'_>) -> Option<Finding> {
         rate(major, facts.evidence.wall_ns),
         percent(facts.part_of_work(waiting))
     )];
-    text.extend(line.map(|line| format!("{}.", capital(&at_line(line, "at")))));
+    text.extend(line.map(waits_at));
     Some(finding(Class::Memory, confidence, text, line, facts.next("flame", " --off-cpu")))
 }
 
@@ -250,7 +249,7 @@ fn io(facts: &Facts<'_>) -> Option<Finding> {
     let line = facts.evidence.waits_at.get(&cause);
     let mut text =
         vec![format!("{} of the work is waiting for input or output, mostly for {}.", percent(part), cause.name())];
-    text.extend(line.map(|line| format!("{}.", capital(&at_line(line, "at")))));
+    text.extend(line.map(waits_at));
     Some(finding(Class::IoBound, confidence, text, line, facts.next("flame", " --off-cpu")))
 }
 
@@ -279,11 +278,17 @@ fn idle(facts: &Facts<'_>) -> Option<Finding> {
     }
     let cause = facts.longest(Cause::is_idle);
     let line = cause.and_then(|cause| facts.evidence.waits_at.get(&cause));
-    let mut text = vec![match cause {
-        Some(cause) => format!("Nothing runs: its threads wait for {}.", cause.name()),
-        None => "Nothing ran, and no thread began or ended a wait.".to_owned(),
-    }];
-    text.extend(line.map(|line| format!("{}.", capital(&at_line(line, "at")))));
+    let mut text = vec![
+        match cause {
+            Some(Cause::Sleep) => "Nothing runs: its threads sleep because they asked to.",
+            Some(Cause::EventLoop) => "Nothing runs: the event loop waits for its sockets and timers.",
+            Some(Cause::Client) => "Nothing runs: it waits for a client.",
+            Some(_) => "Nothing runs: its threads wait for work.",
+            None => "Nothing ran, and no thread began or ended a wait.",
+        }
+        .to_owned(),
+    ];
+    text.extend(line.map(waits_at));
     text.push("If it should be working, look where each thread stands.".into());
     let wakeups: u64 = facts.threads.iter().filter(|it| it.waited(Cause::EventLoop) > 0).map(|it| it.waits).sum();
     if facts.waited(Cause::EventLoop) > 0.5 && facts.per_second(wakeups) >= LOOP_TRAFFIC {
@@ -337,14 +342,13 @@ fn hot<'a>(facts: &Facts<'a>) -> Option<&'a HotLine> {
 }
 
 fn most_cpu(line: &HotLine) -> String {
-    format!("{}.", capital(&at_line(line, "in")))
+    at_line(line, "the samples are in")
+}
+
+fn waits_at(line: &HotLine) -> String {
+    at_line(line, "that waiting is at")
 }
 
 fn percent(part: f64) -> String {
     share((part * 1e6).round() as u64, 1_000_000)
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -11,7 +11,7 @@ const PID: u32 = 10;
 fn line(function: &str, own: u64, of: u64) -> HotLine {
     let frame =
         Frame { kind: FrameKind::Python, function: function.into(), file: Some("app.py".into()), line: Some(7) };
-    HotLine { frame, own, total: of, of, thread: None }
+    HotLine { frame, own, total: of, of, thread: None, called_from: None }
 }
 
 fn ns(share: f64) -> u64 {
@@ -124,7 +124,7 @@ const LONGER: &str = "pylow triage 10 --duration 30";
 #[test]
 fn pure_python_at_full_speed() {
     let text = run().cpu(10, 0.99).is(Class::CpuBound, High, PYCPU);
-    assert_eq!(text, "It uses 99 % of one core. 67 % of it in hot @ app.py:7.");
+    assert_eq!(text, "It uses 99 % of one core. 67 % of the samples are in hot @ app.py:7.");
 }
 
 #[test]
@@ -165,7 +165,8 @@ fn a_client_of_a_slow_service() {
     let text = run().cpu(10, 0.05).wait(10, Cause::Socket, 0.94, 30).is(Class::IoBound, High, OFF_CPU);
     assert_eq!(
         text,
-        "95 % of the work is waiting for input or output, mostly for a socket. 90 % of it at waits for a socket @ app.py:7."
+        "95 % of the work is waiting for input or output, mostly for a socket. \
+         90 % of that waiting is at waits for a socket @ app.py:7."
     );
 }
 
@@ -263,6 +264,15 @@ fn a_lock_beside_longer_io_is_not_the_bottleneck() {
         server = server.wait(tid, Cause::Socket, 0.8, 60).wait(tid, Cause::Lock, 0.1, 10);
     }
     server.is(Class::IoBound, High, OFF_CPU);
+}
+
+#[test]
+fn a_lock_whose_holder_sleeps_is_contended_without_cpu() {
+    let mut queue = run();
+    for tid in 11..15 {
+        queue = queue.wait(tid, Cause::Lock, 0.74, 45).wait(tid, Cause::Sleep, 0.25, 45);
+    }
+    queue.is(Class::LockContention, High, DUMP);
 }
 
 #[test]
