@@ -580,9 +580,8 @@ fn garbage_is_never_followed_far() {
             value::show(&mut reader, layout, objects, false, |_| Ok(Some(address)));
             let walk = frames::walk(&mut reader, &layout.offsets, address & 0xffff_ffff_fff8);
             assert!(walk.frames.len() <= frames::MAX_FRAMES);
-            for frame in walk.frames.iter().take(3) {
-                frames::Codes::default().get(&mut reader, layout, objects, frame.code, true);
-            }
+            let inner = &walk.frames[..walk.frames.len().min(3)];
+            frames::Codes::default().of(&mut reader, layout, objects, inner, true);
         }
     }
 }
