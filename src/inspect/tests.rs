@@ -519,6 +519,37 @@ fn a_forked_child_has_its_own_threads() {
     }
 }
 
+const IDLE: &str = r#"
+import sys, threading, time
+def idle(): time.sleep(1000)
+threading.Thread(target=idle, name='idle', daemon=True).start()
+sys.stdout.write('ready\n'); sys.stdout.flush()
+sys.stdin.read()
+"#;
+
+#[test]
+fn ids_of_another_pid_namespace_are_translated() {
+    for (name, exe, env) in interpreters() {
+        let mut command = Command::new("unshare");
+        // Their environment is for the interpreter alone: unshare needs its own libraries.
+        command.args(["--pid", "--fork", "--kill-child", "env"]);
+        command.args(env.iter().map(|(name, value)| format!("{name}={value}"))).args([&exe, "-c", IDLE]);
+        let mut outer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(outer.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "{name}");
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", outer.id())).unwrap();
+        let target = Target::open(children.trim().parse().unwrap()).unwrap();
+        let threads = snapshot(&target, SnapshotOptions::default());
+        outer.kill().unwrap();
+        outer.wait().unwrap();
+        let threads = threads.unwrap();
+        assert_eq!((threads.len(), threads[0].tid), (2, target.tgid), "{name}: {threads:#?}");
+        assert!(functions(named(&threads, "idle")).contains(&"idle"), "{name}: {threads:#?}");
+        assert_eq!(functions(&threads[0]), ["<module>"], "{name}: {threads:#?}");
+    }
+}
+
 /// Numbers without a pattern, the same every time.
 fn noise(seed: &mut u64) -> u64 {
     *seed ^= *seed << 13;
