@@ -91,7 +91,9 @@ fn functions(thread: &ThreadSnapshot) -> Vec<&str> {
 }
 
 fn named<'a>(threads: &'a [ThreadSnapshot], name: &str) -> &'a ThreadSnapshot {
-    threads.iter().find(|thread| thread.name == name).unwrap_or_else(|| panic!("no thread {name}: {threads:#?}"))
+    threads.iter().find(|thread| thread.name == name).unwrap_or_else(|| {
+        panic!("no thread {name}: {:?}", threads.iter().map(|t| (t.tid, &t.name, &t.remark)).collect::<Vec<_>>())
+    })
 }
 
 const VALUES: &str = r#"
@@ -516,6 +518,32 @@ fn a_forked_child_has_its_own_threads() {
         let threads = snapshot(&target, SnapshotOptions { locals: true }).unwrap();
         assert_eq!(threads.len(), 1, "{}", interpreter.0);
         assert!(functions(&threads[0]).contains(&"child"), "{}: {threads:#?}", interpreter.0);
+    }
+}
+
+const CHURN: &str = r#"
+import sys, threading
+def short(): pass
+def churn():
+    while True:
+        for thread in [threading.Thread(target=short, daemon=True) for _ in range(10)]: thread.start()
+        thread.join()
+threading.Thread(target=churn, name='churn', daemon=True).start()
+sys.stdout.write('ready\n'); sys.stdout.flush()
+sys.stdin.read()
+"#;
+
+#[test]
+fn threads_that_come_and_go_do_not_get_in_the_way() {
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, CHURN);
+        program.look_until(&interpreter.0, |threads| threads[0].state.to_string().contains("read"));
+        for _ in 0..50 {
+            let threads = program.look(true);
+            assert_eq!(functions(&threads[0]), ["<module>"], "{}: {threads:#?}", interpreter.0);
+            let outermost = functions(named(&threads, "churn")).last().copied();
+            assert!(matches!(outermost, None | Some("_bootstrap")), "{}: {threads:#?}", interpreter.0);
+        }
     }
 }
 
