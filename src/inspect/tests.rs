@@ -346,8 +346,10 @@ fn the_holder_of_the_gil_is_marked() {
     }
 }
 
+/// Stays on one CPU, so that the reader can run beside it and not only in its place.
 const MUTATOR: &str = r#"
-import sys, threading
+import os, sys, threading
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 class Thing: pass
 def pass_on(number, pair): return number, pair
 def mutate():
@@ -426,8 +428,8 @@ fn no_torn_value_is_accepted() {
             wrong.len()
         );
         assert!(wrong.is_empty(), "{}: {wrong:?}", interpreter.0);
-        // How many depends on how often the mutator loses its CPU: on an idle machine nearly all of this moves.
-        assert!(accepted > 0, "{}", interpreter.0);
+        // How many of each depends on how often the mutator loses its CPU: while it runs beside the reader, all moves.
+        assert!(accepted + given_up > 0, "{}", interpreter.0);
     }
 }
 
