@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::locals::{self, LocalVariable};
 use super::object::Objects;
-use super::reader::{Fault, Read, Reader, Stable};
+use super::reader::{Fault, Read, Reader};
 use crate::event::{Frame, FrameKind};
 use crate::target::python::layout::{Layout, Offsets};
 use crate::target::python::objects::ObjectLayout;
@@ -134,12 +134,41 @@ pub(super) struct Code {
 /// the key.
 #[derive(Debug, Default)]
 pub(super) struct Codes {
-    known: HashMap<(u64, [u64; 4]), Arc<Code>>,
+    known: HashMap<(u64, Identity), Arc<Code>>,
 }
 
+/// What a code object is made of: first line, and the addresses of file, name and line table.
+type Identity = [u64; 4];
+
 impl Codes {
-    /// The code object at `address`; its local variables too when `locals`.
-    pub(super) fn get(
+    /// The code objects of `frames`, in their order; none where there is no code object. With local variables when
+    /// `locals`.
+    pub(super) fn of(
+        &mut self,
+        reader: &mut Reader,
+        layout: &Layout,
+        objects: &'static ObjectLayout,
+        frames: &[RawFrame],
+        locals: bool,
+    ) -> Vec<Option<Arc<Code>>> {
+        let mut addresses: Vec<u64> = frames.iter().map(|frame| frame.code).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        // All at once, which is one check for many; what was not met before is then read by itself.
+        let identities = reader.stable(CODE_READS + 4 * addresses.len(), |reader| {
+            Ok(addresses.iter().map(|&address| identity(reader, &layout.offsets, address).ok()).collect::<Vec<_>>())
+        });
+        let identities = identities.value().unwrap_or_else(|| vec![None; addresses.len()]);
+        let found: HashMap<u64, Option<Arc<Code>>> = std::iter::zip(addresses, identities)
+            .map(|(address, identity)| {
+                let known = identity.and_then(|identity| self.known.get(&(address, identity)).map(Arc::clone));
+                (address, known.or_else(|| self.read(reader, layout, objects, address, locals)))
+            })
+            .collect();
+        frames.iter().map(|frame| found.get(&frame.code).cloned().flatten()).collect()
+    }
+
+    fn read(
         &mut self,
         reader: &mut Reader,
         layout: &Layout,
@@ -147,23 +176,18 @@ impl Codes {
         address: u64,
         locals: bool,
     ) -> Option<Arc<Code>> {
-        let known = &self.known;
         let read = reader.stable(CODE_READS, |reader| {
             let identity = identity(reader, &layout.offsets, address)?;
-            match known.get(&(address, identity)) {
-                Some(code) => Ok((identity, Arc::clone(code))),
-                None => {
-                    Ok((identity, Arc::new(read(&mut Objects::new(layout, objects, reader), layout, address, locals)?)))
-                }
-            }
+            Ok((identity, read(&mut Objects::new(layout, objects, reader), identity, address, locals)?))
         });
-        let Stable::Value((identity, code)) = read else { return None };
+        let (identity, code) = read.value()?;
+        let code = Arc::new(code);
         self.known.insert((address, identity), Arc::clone(&code));
         Some(code)
     }
 }
 
-fn identity(reader: &mut Reader, offsets: &Offsets, address: u64) -> Read<[u64; 4]> {
+fn identity(reader: &mut Reader, offsets: &Offsets, address: u64) -> Read<Identity> {
     if address == 0 || !address.is_multiple_of(8) {
         return Err(Fault::Unreadable);
     }
@@ -175,8 +199,12 @@ fn identity(reader: &mut Reader, offsets: &Offsets, address: u64) -> Read<[u64; 
     ])
 }
 
-fn read(objects: &mut Objects<'_>, layout: &Layout, address: u64, locals: bool) -> Read<Code> {
-    let [first_line, file, name, lines] = identity(objects.reader(), &layout.offsets, address)?;
+fn read(
+    objects: &mut Objects<'_>,
+    [first_line, file, name, lines]: Identity,
+    address: u64,
+    locals: bool,
+) -> Read<Code> {
     if objects.type_of(address)?.name != "code" {
         return Err(Fault::Unreadable);
     }

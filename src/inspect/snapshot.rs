@@ -175,9 +175,8 @@ impl Taker<'_> {
     }
 
     fn resolve(&mut self, walk: &Walk) -> Vec<Resolved> {
-        let (reader, codes) = (&mut self.reader, &mut self.codes);
-        let mut code = |frame: &RawFrame| codes.get(reader, self.layout, self.objects, frame.code, self.options.locals);
-        walk.frames.iter().map(|frame| (*frame, code(frame))).collect()
+        let codes = self.codes.of(&mut self.reader, self.layout, self.objects, &walk.frames, self.options.locals);
+        std::iter::zip(walk.frames.iter().copied(), codes).collect()
     }
 
     /// The frames as they are shown, with their local variables.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::object::Objects;
-use super::reader::{Fault, Read, Reader, Stable};
+use super::reader::{Fault, Read, Reader, Stable, TRIES};
 use crate::error::{Error, Result};
 use crate::target::python::layout::Layout;
 use crate::target::python::objects::{self, ObjectLayout};
@@ -12,7 +12,7 @@ use crate::target::python::objects::{self, ObjectLayout};
 const MAX_INTERPRETERS: usize = 4096;
 const MAX_THREADS: usize = 1 << 16;
 /// Tries to read the list of thread states while threads begin and end.
-const LIST_TRIES: usize = 6;
+const LIST_TRIES: usize = 100;
 /// Reads for the list, and for the names.
 const LIST_READS: usize = MAX_THREADS * 8;
 const NAME_READS: usize = 1 << 20;
@@ -148,8 +148,7 @@ fn tid_offset(reader: &mut Reader, found: &PythonThreads, ids: &HashMap<u64, u32
     (2 * fits(best) > idents.len()).then_some(best)
 }
 
-/// Names of threads by `ident`, from `threading._active`; empty when the program does not use `threading`, or when the
-/// names change all the time.
+/// Names of threads by `ident`, from `threading._active`; empty when the program does not use `threading`.
 pub(super) fn names(
     reader: &mut Reader,
     layout: &Layout,
@@ -158,13 +157,24 @@ pub(super) fn names(
 ) -> HashMap<u64, String> {
     let mut names = HashMap::new();
     for &interpreter in &found.interpreters {
-        let active = reader.stable(NAME_READS, |reader| active_threads(layout, objects, reader, interpreter));
-        for (ident, thread) in active.value().unwrap_or_default() {
+        // The dict as a whole may change all the time: what is read of it is only a hint, for each thread says itself who
+        // it is. Read again when some thread was not in it.
+        let mut active = HashSet::new();
+        for _ in 0..TRIES {
+            reader.restart(NAME_READS);
+            active.extend(active_threads(layout, objects, reader, interpreter).unwrap_or_default());
+            let named: HashSet<u64> = active.iter().map(|&(ident, _)| ident).collect();
+            if found.threads.iter().all(|thread| named.contains(&thread.ident)) {
+                break;
+            }
+        }
+        for (ident, thread) in active {
             let name = reader.stable(400, |reader| {
                 let mut objects = Objects::new(layout, objects, reader);
-                match objects.attribute(thread, "_name")? {
-                    Some(name) => objects.name(name, 200),
-                    None => Err(Fault::Unreadable),
+                let (own, name) = (objects.attribute(thread, "_ident")?, objects.attribute(thread, "_name")?);
+                match (own, name) {
+                    (Some(own), Some(name)) if objects.small_int(own)? == ident => objects.name(name, 200),
+                    _ => Err(Fault::Unreadable),
                 }
             });
             // The oldest interpreter comes last: its names are those of the program.
@@ -188,7 +198,8 @@ fn active_threads(
     let Some(active) = objects.lookup(dict, "_active")? else { return Ok(Vec::new()) };
     let mut threads = Vec::new();
     for (ident, thread) in objects.dict(active, MAX_NAMED)? {
-        threads.push((objects.small_int(ident)?, thread));
+        // An entry that just went is no reason to give up the others.
+        threads.extend(objects.small_int(ident).ok().map(|ident| (ident, thread)));
     }
     Ok(threads)
 }
