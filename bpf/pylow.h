@@ -47,6 +47,7 @@ enum stack_status {
 	STACK_HOLDS_GIL = 128,	/* this thread held the GIL */
 	STACK_IN_KERNEL = 256,	/* the sample interrupted kernel code */
 	STACK_NOT_PYTHON = 512, /* the process is followed but has no (known) interpreter yet */
+	STACK_TORN = 1024,	/* the chain ended at a frame that was just being linked or unlinked (a generator) */
 };
 
 /* How the thread state was found; order of preference depends on the version (facts in target/python). */

@@ -298,6 +298,12 @@ static __always_inline __u32 code_hash(struct walk_state *walk, __u64 code)
 	return hash ? (__u32)hash : 1;
 }
 
+/* From 3.11 on C enters the interpreter through marked frames, so the outermost frame of a thread has a mark. */
+static __always_inline bool is_outermost(struct python_config *py, __u64 mark)
+{
+	return mark || (py->shim_owner == 0xffff && !py->entry_flag);
+}
+
 /* Reads one frame and appends it. Returns 1 when the walk is over. */
 __noinline int step_frame(__u32 unused)
 {
@@ -345,7 +351,7 @@ __noinline int step_frame(__u32 unused)
 	stack->event.python_frames++;
 	walk->frame = walk->words[(walk->python.frame_previous >> 3) & 15];
 	if (!walk->frame) {
-		stack->event.status |= STACK_ROOT;
+		stack->event.status |= is_outermost(&walk->python, mark) ? STACK_ROOT : STACK_TORN;
 		return 1;
 	}
 	return 0;
@@ -402,7 +408,7 @@ static __always_inline void walk_python(struct python_config *py, __u64 thread_p
 		if (step_frame(i))
 			break;
 	}
-	if (!(stack->event.status & (STACK_ROOT | STACK_FAULT)))
+	if (!(stack->event.status & (STACK_ROOT | STACK_FAULT | STACK_TORN)))
 		stack->event.status |= STACK_TRUNCATED;
 }
 

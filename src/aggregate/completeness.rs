@@ -52,7 +52,7 @@ impl Completeness {
         let reasons: Vec<String> = [
             (self.truncated, "deeper than the limit"),
             (self.unreadable, "with unreadable memory"),
-            (other, "stopped before the outermost frame"),
+            (other, "taken while a generator was entered or left"),
         ]
         .iter()
         .filter(|(number, _)| *number > 0)

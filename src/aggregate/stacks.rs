@@ -252,7 +252,8 @@ mod tests {
     #[test]
     fn what_happened_at_the_moment_makes_no_other_stack() {
         let plain = python("run");
-        let holding = Arc::new(Stack { status: StackStatus(plain.status.0 | StackStatus::HOLDS_GIL.0), ..(*plain).clone() });
+        let holding =
+            Arc::new(Stack { status: StackStatus(plain.status.0 | StackStatus::HOLDS_GIL.0), ..(*plain).clone() });
         let mut fold = StackFold::new(Measure::Cpu { period_ns: 1 }, Split::Together);
         for stack in [&plain, &holding, &holding, &Arc::new((*holding).clone())] {
             fold.add(stack, at(1), 1);

@@ -58,6 +58,9 @@ impl StackStatus {
     /// The process has no (known) interpreter.
     pub const NOT_PYTHON: Self = Self(512);
 
+    /// The chain ended at a generator's frame that was just being linked or unlinked: its callers are missing.
+    pub const TORN: Self = Self(1024);
+
     /// Bits that say what happened at that moment, not which stack it is.
     pub const MOMENTARY: Self = Self(Self::GC.0 | Self::HOLDS_GIL.0 | Self::IN_KERNEL.0);
 

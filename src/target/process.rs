@@ -93,7 +93,8 @@ fn text(pid: u32, file: &str) -> Result<String> {
 /// The error for an unusable `/proc/PID/FILE`.
 pub(super) fn io_error(pid: u32, file: &str, err: io::Error) -> Error {
     match err.raw_os_error() {
-        Some(libc::ENOENT | libc::ESRCH) => Error::target_gone(format!("there is no process {pid}")),
+        Some(libc::ENOENT | libc::ESRCH) => Error::target_gone(format!("there is no process {pid}"))
+            .hint("it may have ended or been restarted: `pylow doctor` lists the Python processes of this machine"),
         Some(libc::EACCES | libc::EPERM) => Error::not_permitted(format!("not permitted to look into process {pid}"))
             .because(format!("/proc/{pid}/{file}: {err}"))
             .hint(permission_hint()),
@@ -107,7 +108,7 @@ pub(super) fn permission_hint() -> &'static str {
     if unsafe { libc::geteuid() } == 0 {
         "root is not enough here: CAP_SYS_PTRACE is missing, or a security module or user namespace guards the process"
     } else {
-        "run pylow as root, or give it CAP_SYS_PTRACE"
+        "run pylow as root, or give it CAP_SYS_PTRACE (and CAP_BPF, CAP_PERFMON to attach)"
     }
 }
 

@@ -79,8 +79,11 @@ fn least(a: Confidence, b: Confidence) -> Confidence {
 
 fn deadlock(facts: &Facts<'_>) -> Option<Finding> {
     let stuck: Vec<_> = facts.threads.iter().filter(|it| it.whole_wait == Some(Cause::Lock)).collect();
-    let others = facts.work - stuck.len() as f64 * 0.95;
-    if stuck.is_empty() || facts.cpu >= NO_PROGRESS || others > stuck.len() as f64 * 0.05 + LEAST_WORK {
+    // A thread in one wait for input all the time did no work either, though it might yet release a lock.
+    let bystanders = facts.threads.iter().filter(|it| it.whole_wait.is_some_and(Cause::is_io)).count();
+    let still = (stuck.len() + bystanders) as f64;
+    let others = facts.work - still * 0.95;
+    if stuck.is_empty() || facts.cpu >= NO_PROGRESS || others > still * 0.05 + LEAST_WORK {
         return None;
     }
     let line = facts.evidence.waits_at.get(&Cause::Lock);
@@ -91,7 +94,7 @@ fn deadlock(facts: &Facts<'_>) -> Option<Finding> {
     }];
     text.extend(line.map(|line| format!("One waits at {}.", frame_label(&line.frame))));
     // One thread may wait for a lock that is used as a signal; two and more hardly do.
-    let confidence = if stuck.len() > 1 { Confidence::High } else { Confidence::Medium };
+    let confidence = if stuck.len() > 1 && bystanders == 0 { Confidence::High } else { Confidence::Medium };
     Some(finding(Class::Deadlock, confidence, text, line, facts.next("dump", " --locals")))
 }
 
@@ -242,6 +245,10 @@ fn memory_growth(facts: &Facts<'_>) -> Option<Finding> {
 }
 
 fn io(facts: &Facts<'_>) -> Option<Finding> {
+    // Waits that neither began nor ended in the run: nothing to do, or a peer that hangs. That is not for us to say.
+    if io_stands_still(facts) {
+        return None;
+    }
     let waiting = facts.waited_for(Cause::is_io);
     let part = facts.part_of_work(waiting);
     let confidence = least(IO_PART.reached(part)?, BUSY.reached(facts.busiest)?);
@@ -251,6 +258,12 @@ fn io(facts: &Facts<'_>) -> Option<Finding> {
         vec![format!("{} of the work is waiting for input or output, mostly for {}.", percent(part), cause.name())];
     text.extend(line.map(waits_at));
     Some(finding(Class::IoBound, confidence, text, line, facts.next("flame", " --off-cpu")))
+}
+
+/// Every thread that waits for input or output waited for a peer, once, all the time.
+fn io_stands_still(facts: &Facts<'_>) -> bool {
+    let mut waiting = facts.threads.iter().filter(|it| it.waited_for(Cause::is_io) > 0);
+    facts.cpu < NO_PROGRESS && waiting.all(|it| matches!(it.whole_wait, Some(Cause::Socket | Cause::Pipe)))
 }
 
 fn cpu(facts: &Facts<'_>) -> Option<Finding> {
@@ -313,6 +326,11 @@ pub(super) fn unsure(facts: &Facts<'_>) -> Finding {
             format!("The event loop waited {} of the time.", percent(looping.min(1.0))),
             "Whether it had nothing to do or awaited answers, its wait does not tell: the tasks do.".into(),
         ]
+    } else if let Some(cause) = facts.longest(Cause::is_io).filter(|_| io_stands_still(facts)) {
+        let mut text = vec![format!("Nothing ran: all {} were one wait for {}.", duration(wall), cause.name())];
+        text.extend(facts.evidence.waits_at.get(&cause).map(waits_at));
+        text.push("Either it has nothing to do, or the other side does not answer.".into());
+        text
     } else if facts.busiest < BUSY.high {
         vec![
             format!("{} of {} the process was idle.", duration(wall - busy_ns), duration(wall)),
@@ -328,7 +346,8 @@ pub(super) fn unsure(facts: &Facts<'_>) -> Finding {
         }
         vec![format!("No part of its work stands out: {}.", parts.join(", "))]
     };
-    let next = if looping > 0.5 { facts.next("dump", " --locals") } else { facts.watch_longer() };
+    let next =
+        if looping > 0.5 || io_stands_still(facts) { facts.next("dump", " --locals") } else { facts.watch_longer() };
     Finding { class: Class::Unsure, confidence: Confidence::Low, text, line: None, next }
 }
 

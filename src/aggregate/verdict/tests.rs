@@ -174,7 +174,23 @@ fn a_client_of_a_slow_service() {
 fn waiting_for_a_slow_disk_or_child() {
     run().cpu(10, 0.1).wait(10, Cause::File, 0.9, 300).is(Class::IoBound, High, OFF_CPU);
     run().wait(10, Cause::Child, 1.0, 3).is(Class::IoBound, High, OFF_CPU);
-    run().whole(10, Cause::Socket).is(Class::IoBound, High, OFF_CPU);
+}
+
+#[test]
+fn one_wait_for_a_peer_all_the_time_may_be_idleness() {
+    for cause in [Cause::Socket, Cause::Pipe] {
+        let text = run().whole(10, cause).is(Class::Unsure, Low, "pylow dump 10 --locals");
+        assert!(text.contains("Either it has nothing to do, or the other side does not answer."), "{text}");
+    }
+}
+
+#[test]
+fn deadlock_beside_a_thread_that_waits_for_input() {
+    run().whole(10, Cause::Pipe).whole(11, Cause::Lock).whole(12, Cause::Lock).is(
+        Class::Deadlock,
+        Medium,
+        "pylow dump 10 --locals",
+    );
 }
 
 #[test]

@@ -227,7 +227,11 @@ impl FlameFold {
             Format::Html => {
                 let mut picture = Vec::new();
                 svg::write_flame(&self.stacks, &flame, &mut picture)?;
-                export::write_html(&Page { title: &title, summary: std::slice::from_ref(&subtitle) }, &picture, &mut out)?;
+                export::write_html(
+                    &Page { title: &title, summary: std::slice::from_ref(&subtitle) },
+                    &picture,
+                    &mut out,
+                )?;
             }
             Format::Folded => export::write_folded(&self.stacks, &mut out)?,
             Format::Speedscope => export::write_speedscope(&self.stacks, &recording, &mut out)?,
