@@ -120,7 +120,7 @@ mod tests {
             "1.2 % of events lost (12 of 1,000: no room in the ring buffer), \
              1 native stack lost, those samples show Python frames only, \
              99.4 % of stacks complete (3 deeper than the limit, 2 with unreadable memory, \
-             1 stopped before the outermost frame)"
+             1 taken while a generator was entered or left)"
         );
         assert_eq!(note.loss, Some(loss));
     }
