@@ -2,6 +2,8 @@
 //!
 //! Works on the text of `src/` with comments, literals and unit tests blanked out, so it needs no compiler plugin.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is told by a panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
