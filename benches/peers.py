@@ -196,7 +196,7 @@ def report(kind, tools, rounds, python, scratch):
                 row["first"].append(first_sample(tool, pair[0].process.pid))
     own = {name: statistics.median(values) for name, values in rows[tools[0].name].items()}
     print("\n%s target\n" % ("Realistic" if kind == "realistic" else "200 calls deep"))
-    print("| at %d Hz | work left | CPU s in %d s | x pylow | peak RSS MiB | x pylow | exec to first sample ms |"
+    print("| at %d Hz | work left | CPU s in %d s | x pylow | peak RSS MiB | x pylow | exec to sampling ms |"
           % (FREQUENCY, ROUND_SECONDS))
     print("|---|---|---|---|---|---|---|")
     for tool in tools:

@@ -2,6 +2,8 @@
 //!
 //! Works on the text of `src/` with comments, literals and unit tests blanked out, so it needs no compiler plugin.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is told by a panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -188,7 +190,7 @@ struct Source {
 impl Source {
     fn new(path: &str, text: &str) -> Self {
         let code = blank(text);
-        let tests = code.find("#[cfg(test)]\nmod ").unwrap_or(code.len());
+        let tests = code.find("#[cfg(test)]\nmod tests {").unwrap_or(code.len());
         Self { path: path.to_owned(), code: code[..tests].to_owned() }
     }
 
@@ -325,11 +327,28 @@ fn string_length(text: &str) -> usize {
     text.len()
 }
 
+/// All of `src/` but the files that are modules for tests only.
 fn sources() -> Vec<Source> {
-    let mut found: Vec<_> = files(Path::new("src")).into_iter().filter(|path| !path.ends_with("tests.rs")).collect();
+    let mut found = files(Path::new("src"));
     found.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     assert!(!found.is_empty(), "run from the package's root");
+    let for_tests: Vec<PathBuf> = found.iter().flat_map(|path| test_modules(path)).collect();
+    found.retain(|path| !for_tests.contains(path));
     found.iter().map(|path| Source::read(path)).collect()
+}
+
+/// Files behind `#[cfg(test)] mod name;` in the file `path`, more attributes or not.
+fn test_modules(path: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(path).unwrap();
+    let directory = if path.ends_with("mod.rs") { path.with_file_name("") } else { path.with_extension("") };
+    // `#[cfg(test)]` and `#[cfg(all(test, …))]`
+    let conditions =
+        text.split("#[cfg(").skip(1).filter(|rest| rest.starts_with("test)") || rest.starts_with("all(test,"));
+    let declared = conditions.filter_map(|rest| {
+        let declaration = rest.lines().skip(1).find(|line| !line.starts_with("#["))?;
+        declaration.strip_prefix("mod ")?.strip_suffix(';')
+    });
+    declared.map(|name| directory.join(format!("{name}.rs"))).collect()
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {

@@ -1,6 +1,8 @@
 //! The walker (`bpf/lib/python.bpf.h`) compiled for the host and run over the saved memory of interpreters that are
 //! dead by then: every frame must be what the program said of itself. Needs a C compiler and no privileges.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is told by a panic")]
+
 // Shared with the live tests, which use all of it.
 #[allow(dead_code)]
 #[path = "live/interpreter.rs"]

@@ -59,6 +59,7 @@ def answer(body):
 
 class Orders(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes: the second would wait for an acknowledgement
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()

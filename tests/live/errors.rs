@@ -116,14 +116,17 @@ fn command_with(mut command: Command, program: &str, argument: &str) -> Command 
 fn doctor(bytes: &mut [u8], minor: u8) -> Outcome {
     const DOCTORED: u32 = 0x0363_00f0;
     const COOKIE: &[u8] = b"xdebugpy";
-    let mut places = vec![version_place(bytes)?];
-    places.extend(bytes.windows(COOKIE.len()).position(|window| window == COOKIE).map(|at| at + COOKIE.len()));
+    let old = [minor, 3];
+    let cookies = bytes.windows(COOKIE.len()).enumerate().filter(|(_, window)| *window == COOKIE);
+    let mut places: Vec<_> = cookies.map(|(at, _)| at + COOKIE.len()).collect();
+    places.push(version_place(bytes)?);
+    // The code that writes the cookie holds it too.
+    places.retain(|at| bytes[at + 2..at + 4] == old);
+    if places.is_empty() {
+        return Err(format!("no version word of 3.{minor} found").into());
+    }
     for at in places {
-        let word = &mut bytes[at..at + 4];
-        if word[2..] != [minor, 3] {
-            return Err(format!("{word:x?} is not the version of an interpreter of 3.{minor}").into());
-        }
-        word.copy_from_slice(&DOCTORED.to_le_bytes());
+        bytes[at..at + 4].copy_from_slice(&DOCTORED.to_le_bytes());
     }
     Ok(())
 }

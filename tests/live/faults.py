@@ -37,7 +37,10 @@ def io():
             far.send(request)
 
     if os.fork() == 0:
-        answer()
+        try:
+            answer()
+        finally:
+            os._exit(0)  # the parent is gone
     far.close()
 
     def ask():

@@ -4,6 +4,8 @@
 //! a missing interpreter are failures. Nothing sleeps: everything waits for a line, a file or an exit, with a deadline.
 //! Interpreters: see `interpreter.rs`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is told by a panic")]
+
 mod interpreter;
 mod pylow;
 mod stack;

@@ -5,8 +5,10 @@ use crate::pylow::{Finished, run};
 use crate::target::{Target, program_path};
 use crate::{Outcome, Suite};
 
+type Test = fn(&Interpreter) -> Outcome;
+
 pub(crate) fn add_to(suite: &mut Suite) {
-    let tests: &[(&str, fn(&Interpreter) -> Outcome)] = &[
+    let tests: &[(&str, Test)] = &[
         ("triage_cpu", |it| cpu(it)),
         ("triage_io", |it| verdict(it, "io", &["I/O BOUND"])),
         ("triage_syscalls", |it| verdict(it, "syscalls", &["SYSCALL STORM"])),
