@@ -1,31 +1,38 @@
 //! Compiles every `bpf/*.bpf.c` and writes its skeleton to OUT_DIR, with `objects.rs`: the list of them all.
 //! Needs clang and nothing else of the host: no bpftool, no kernel or system headers.
+#![allow(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
 
+use std::env;
+use std::error::Error;
 use std::ffi::OsString;
-use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use libbpf_cargo::SkeletonBuilder;
 
-fn main() {
+/// What the generator's code is not held to.
+const GENERATED: &str = "#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, \
+                         missing_docs, dead_code, unused_imports, non_camel_case_types)]";
+
+fn main() -> Result<(), Box<dyn Error>> {
     for watched in ["bpf", "vmlinux"] {
         println!("cargo:rerun-if-changed={watched}");
     }
     println!("cargo:rerun-if-env-changed=CLANG");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let mut names: Vec<String> = fs::read_dir("bpf")
-        .expect("the folder bpf is part of the source")
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".bpf.c").map(str::to_owned))
-        .collect();
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    let mut names = Vec::new();
+    for entry in fs::read_dir("bpf")? {
+        names.extend(entry?.file_name().to_str().and_then(|name| name.strip_suffix(".bpf.c")).map(str::to_owned));
+    }
     names.sort();
     for name in &names {
-        skeleton(name, &out);
+        skeleton(name, &out)?;
     }
-    fs::write(out.join("objects.rs"), objects(&names, &out)).expect("OUT_DIR is writable");
+    fs::write(out.join("objects.rs"), objects(&names, &out))?;
+    Ok(())
 }
 
-fn skeleton(name: &str, out: &Path) {
+fn skeleton(name: &str, out: &Path) -> Result<(), Box<dyn Error>> {
     let flags =
         ["-isystem", "vmlinux", "-I", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"];
     let mut builder = SkeletonBuilder::new();
@@ -33,11 +40,10 @@ fn skeleton(name: &str, out: &Path) {
     if let Some(clang) = env::var_os("CLANG") {
         builder.clang(clang);
     }
-    if let Err(err) = builder.build_and_generate(out.join(format!("{name}.skel.rs"))) {
-        panic!(
-            "cannot compile bpf/{name}.bpf.c: {err:?}\nhint: the build needs clang, libelf-dev and zlib1g-dev (`make deps`)"
-        );
-    }
+    let hint = "the build needs clang, libelf-dev and zlib1g-dev: `make deps`";
+    builder
+        .build_and_generate(out.join(format!("{name}.skel.rs")))
+        .map_err(|err| format!("cannot compile bpf/{name}.bpf.c: {err:?}\nhint: {hint}").into())
 }
 
 /// `abi` has types only; every other object becomes a variant of `Object` and an arm of its loader.
@@ -46,18 +52,15 @@ fn objects(names: &[String], out: &Path) -> String {
         (String::new(), String::new(), String::new(), String::new());
     for name in names {
         let file = out.join(format!("{name}.skel.rs"));
-        writeln!(modules, "#[allow(clippy::all, clippy::undocumented_unsafe_blocks, missing_docs, dead_code, unused_imports, unreachable_pub, non_camel_case_types)]\npub(in crate::probe) mod {name} {{ include!({file:?}); }}").expect("write to a string");
+        modules += &format!("{GENERATED} pub(in crate::probe) mod {name} {{ include!({file:?}); }}\n");
         if name == "abi" {
             continue;
         }
         let variant = name[..1].to_uppercase() + &name[1..];
-        writeln!(variants, "/// `bpf/{name}.bpf.c`\n{variant},").expect("write to a string");
-        writeln!(labels, "Self::{variant} => {name:?},").expect("write to a string");
-        writeln!(
-            arms,
-            "Self::{variant} => loader.load(skeleton::{name}::{variant}SkelBuilder::default(), self.name(), slot),"
-        )
-        .expect("write to a string");
+        let builder = format!("skeleton::{name}::{variant}SkelBuilder::default()");
+        variants += &format!("/// `bpf/{name}.bpf.c`\n{variant},\n");
+        labels += &format!("Self::{variant} => {name:?},\n");
+        arms += &format!("Self::{variant} => loader.load({builder}, self.name(), slot),\n");
     }
     format!(
         "pub(in crate::probe) mod skeleton {{ {modules} }}

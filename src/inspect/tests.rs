@@ -1,4 +1,5 @@
 //! The whole of `inspect` on live interpreters: programs that know the truth, read while they run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::type_complexity, reason = "tests")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};

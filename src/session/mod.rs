@@ -191,10 +191,10 @@ fn collect(
         stop.stop();
         // The reader ends after its last look into the ring and so closes the channel.
         for batch in &batches {
-            if collected.is_ok() {
-                if let Err(err) = assembler.take(batch, probe, &follower, &mut |event| out.event(&event)) {
-                    collected = Err(err);
-                }
+            if collected.is_ok()
+                && let Err(err) = assembler.take(batch, probe, &follower, &mut |event| out.event(&event))
+            {
+                collected = Err(err);
             }
         }
         let read = reading.join().map_err(|_| Error::failed("the reader of the ring panicked"))?;

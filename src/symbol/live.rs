@@ -1,4 +1,5 @@
 //! Tests on running interpreters: names, lines and merged stacks against what the interpreter itself says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::type_complexity, reason = "tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
