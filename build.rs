@@ -1,12 +1,13 @@
 //! Compiles every `bpf/*.bpf.c` and writes its skeleton to OUT_DIR, with `objects.rs`: the list of them all.
 //! Needs clang and nothing else of the host: no bpftool, no kernel or system headers.
-#![allow(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is how a build script speaks")]
 
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use libbpf_cargo::SkeletonBuilder;
 
@@ -14,7 +15,17 @@ use libbpf_cargo::SkeletonBuilder;
 const GENERATED: &str = "#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used, clippy::expect_used, \
                          missing_docs, dead_code, unused_imports, non_camel_case_types)]";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match generate() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate() -> Result<(), Box<dyn Error>> {
     for watched in ["bpf", "vmlinux"] {
         println!("cargo:rerun-if-changed={watched}");
     }
@@ -43,7 +54,7 @@ fn skeleton(name: &str, out: &Path) -> Result<(), Box<dyn Error>> {
     let hint = "the build needs clang, libelf-dev and zlib1g-dev: `make deps`";
     builder
         .build_and_generate(out.join(format!("{name}.skel.rs")))
-        .map_err(|err| format!("cannot compile bpf/{name}.bpf.c: {err:?}\nhint: {hint}").into())
+        .map_err(|err| format!("cannot compile bpf/{name}.bpf.c: {err:#}\nhint: {hint}").into())
 }
 
 /// `abi` has types only; every other object becomes a variant of `Object` and an arm of its loader.

@@ -19,7 +19,7 @@ enum event_kind {
 	EVENT_RESUME,	  /* resume_event: that thread is back on a CPU */
 	EVENT_SYSCALL,	  /* stack_event: a thread enters the system call `value` */
 	EVENT_FAULT,	  /* stack_event: a page fault; `args[0]` is the address */
-	EVENT_UPROBE,	  /* stack_event: a user probe was hit; `args[0]` is its cookie, 0 before 5.15 */
+	EVENT_UPROBE,	  /* stack_event: a thread enters the probed function */
 	EVENT_NATIVE,	  /* native_event: registers and user stack of the stack_event that follows */
 	EVENT_SYMBOL,	  /* symbol_event: names and line table of a code object */
 	EVENT_FORK,	  /* process_event: `other` is the child */

@@ -192,7 +192,11 @@ impl EvidenceFold {
                 self.evidence.wall_ns = ended.ktime_ns.saturating_sub(self.started_ns);
                 self.evidence.loss = ended.loss;
             }
-            Event::Syscall { .. } | Event::Fault { .. } | Event::Appeared { .. } | Event::Exited { .. } => {}
+            Event::Syscall { .. }
+            | Event::Function { .. }
+            | Event::Fault { .. }
+            | Event::Appeared { .. }
+            | Event::Exited { .. } => {}
         }
     }
 

@@ -23,8 +23,8 @@ pub enum Measure {
     },
     /// Page faults; one event may stand for several.
     Faults,
-    /// System calls.
-    Syscalls,
+    /// Calls of one system call or function.
+    Calls,
 }
 
 impl Measure {
@@ -34,7 +34,7 @@ impl Measure {
             Self::Cpu { .. } => "samples",
             Self::OffCpu | Self::Wall { .. } => "us",
             Self::Faults => "faults",
-            Self::Syscalls => "calls",
+            Self::Calls => "calls",
         }
     }
 }
@@ -117,7 +117,7 @@ impl StackFold {
         weight.events += 1;
         weight.value += match self.measure {
             Measure::Cpu { period_ns } => value * period_ns,
-            Measure::OffCpu | Measure::Wall { .. } | Measure::Faults | Measure::Syscalls => value,
+            Measure::OffCpu | Measure::Wall { .. } | Measure::Faults | Measure::Calls => value,
         };
     }
 
@@ -189,7 +189,7 @@ impl StackFold {
         match self.measure {
             Measure::Cpu { .. } => weight.events,
             Measure::OffCpu | Measure::Wall { .. } => (weight.value + 500) / 1_000,
-            Measure::Faults | Measure::Syscalls => weight.value,
+            Measure::Faults | Measure::Calls => weight.value,
         }
     }
 }
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_stack_without_frames_is_shown_as_such() {
-        let mut fold = StackFold::new(Measure::Syscalls, Split::Together);
+        let mut fold = StackFold::new(Measure::Calls, Split::Together);
         fold.add(&Arc::new(Stack::default()), at(10), 1);
         assert_eq!(fold.folded_lines(), ["[no frames] 1"]);
     }

@@ -20,12 +20,7 @@ impl Filtered {
     }
 
     fn passes(&self, event: &Event) -> bool {
-        let stack = match event {
-            Event::Sample { stack, .. } | Event::Syscall { stack, .. } | Event::Fault { stack, .. } => stack,
-            Event::Wait(wait) => &wait.stack,
-            _ => return true,
-        };
-        self.stack_passes(stack)
+        event.stack().is_none_or(|stack| self.stack_passes(stack))
     }
 
     fn stack_passes(&self, stack: &Stack) -> bool {

@@ -216,6 +216,14 @@ pub enum Event {
         #[serde(skip)]
         stack: Arc<Stack>,
     },
+    /// A thread entered the probed function.
+    Function {
+        /// When and where.
+        at: Stamp,
+        /// Where it was called.
+        #[serde(skip)]
+        stack: Arc<Stack>,
+    },
     /// A page fault; one event may stand for several.
     Fault {
         /// When and where.
@@ -255,7 +263,10 @@ impl Event {
     /// The stack of an event that has one.
     pub fn stack(&self) -> Option<&Arc<Stack>> {
         match self {
-            Self::Sample { stack, .. } | Self::Syscall { stack, .. } | Self::Fault { stack, .. } => Some(stack),
+            Self::Sample { stack, .. }
+            | Self::Syscall { stack, .. }
+            | Self::Function { stack, .. }
+            | Self::Fault { stack, .. } => Some(stack),
             Self::Wait(wait) => Some(&wait.stack),
             _ => None,
         }
@@ -264,7 +275,9 @@ impl Event {
     /// When and where, for events of one moment.
     pub fn at(&self) -> Option<Stamp> {
         match self {
-            Self::Sample { at, .. } | Self::Syscall { at, .. } | Self::Fault { at, .. } => Some(*at),
+            Self::Sample { at, .. } | Self::Syscall { at, .. } | Self::Function { at, .. } | Self::Fault { at, .. } => {
+                Some(*at)
+            }
             Self::Appeared { at, .. } | Self::Exited { at } => Some(*at),
             Self::Wait(wait) => Some(wait.at),
             Self::Started(_) | Self::Syscalls { .. } | Self::Totals(_) | Self::Ended(_) => None,
@@ -273,7 +286,10 @@ impl Event {
 
     fn stack_mut(&mut self) -> Option<&mut Arc<Stack>> {
         match self {
-            Self::Sample { stack, .. } | Self::Syscall { stack, .. } | Self::Fault { stack, .. } => Some(stack),
+            Self::Sample { stack, .. }
+            | Self::Syscall { stack, .. }
+            | Self::Function { stack, .. }
+            | Self::Fault { stack, .. } => Some(stack),
             Self::Wait(wait) => Some(&mut wait.stack),
             _ => None,
         }

@@ -82,7 +82,7 @@ fn value_type(measure: Measure) -> (&'static str, &'static str) {
         Measure::OffCpu => ("off_cpu", "nanoseconds"),
         Measure::Wall { .. } => ("wall", "nanoseconds"),
         Measure::Faults => ("faults", "count"),
-        Measure::Syscalls => ("calls", "count"),
+        Measure::Calls => ("calls", "count"),
     }
 }
 

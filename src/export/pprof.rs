@@ -135,7 +135,7 @@ fn build(fold: &StackFold, recording: &Recording<'_>) -> proto::Profile {
     let events = match fold.measure() {
         Measure::Cpu { .. } => "samples",
         Measure::OffCpu => "waits",
-        Measure::Wall { .. } | Measure::Faults | Measure::Syscalls => "events",
+        Measure::Wall { .. } | Measure::Faults | Measure::Calls => "events",
     };
     builder.profile.sample_type = vec![builder.value_type(events, "count"), builder.value_type(value, unit)];
     builder.profile.default_sample_type = builder.profile.sample_type[1].r#type;

@@ -22,6 +22,8 @@ pub enum StackCause {
     },
     /// A page fault.
     Fault,
+    /// The thread enters the probed function.
+    Function,
 }
 
 /// A stack as ids and addresses.
@@ -145,6 +147,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record> {
         event_kind::EVENT_BLOCK => stack(bytes, at, |value| StackCause::Block { state: value as u32 })?,
         event_kind::EVENT_SYSCALL => stack(bytes, at, |value| StackCause::Syscall { number: value as u32 })?,
         event_kind::EVENT_FAULT => stack(bytes, at, |_| StackCause::Fault)?,
+        event_kind::EVENT_UPROBE => stack(bytes, at, |_| StackCause::Function)?,
         event_kind::EVENT_RESUME => {
             let raw: abi::resume_event = abi::read(bytes)?;
             let (blocked_at_ns, blocked_ns, runqueue_ns) = (raw.blocked_at_ns, raw.blocked_ns, raw.runqueue_ns);

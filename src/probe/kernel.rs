@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Plan, Probe, Slots};
+use super::{Function, Plan, Probe, Slots};
 use crate::error::{Error, Result};
 
 /// One ability of the kernel, tried.
@@ -18,6 +18,7 @@ pub struct Ability {
 
 /// Loads, attaches and detaches each group of programs once, following nobody.
 pub fn abilities(btf: Option<&Path>) -> Vec<Ability> {
+    let some_function = Function { file: String::new(), symbol: String::new() }; // loaded, attached nowhere
     let plans = [
         (
             "on-CPU samples",
@@ -27,14 +28,15 @@ pub fn abilities(btf: Option<&Path>) -> Vec<Ability> {
         ("native stacks", "flame --native", Plan { samples: Some(99), native: true, ..Plan::default() }),
         ("off-CPU intervals", "flame --off-cpu, triage", Plan { waits: true, kernel: true, ..Plan::default() }),
         ("system calls", "syscall, triage", Plan { syscall_totals: true, ..Plan::default() }),
-        ("page faults", "triage", Plan { faults_every: Some(100), ..Plan::default() }),
+        ("function entries", "flame --event uprobe", Plan { function: Some(some_function), ..Plan::default() }),
+        ("page faults", "flame --event faults", Plan { faults_every: Some(100), ..Plan::default() }),
     ];
     plans.into_iter().map(|(name, used_by, plan)| Ability { name, used_by, tried: attempt(&plan, btf) }).collect()
 }
 
 fn attempt(plan: &Plan, btf: Option<&Path>) -> Result<()> {
     let mut slots = Slots::default();
-    Probe::load(plan, &mut slots, btf)?.attach().map(drop)
+    Probe::load(plan, &mut slots, btf)?.attach(&[]).map(drop)
 }
 
 /// `5.10.0-32-amd64`

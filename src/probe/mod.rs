@@ -21,18 +21,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::skel::Skel;
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject, ProgramMut, UprobeOpts};
 
 pub use decode::{NativeRecord, RawString, Record, StackCause, StackRecord, SymbolRecord};
 pub use maps::SyscallRow;
 pub use object::Object;
 pub use perf::online_cpus;
-pub use plan::Plan;
+pub use plan::{Function, Plan};
 pub use ring::{Reader, Stopper};
 pub use tasks::{TaskRegisters, registers};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Loss;
+use crate::target::function::FunctionSite;
 use crate::target::python::layout::Layout;
 use plan::Attach;
 
@@ -158,7 +159,9 @@ impl<'o> Probe<'o> {
     }
 
     /// Attaches every program of the plan. Events start to flow.
-    pub fn attach(&self) -> Result<Links> {
+    ///
+    /// `sites` are where the plan's function lies in each target.
+    pub fn attach(&self, sites: &[FunctionSite]) -> Result<Links> {
         let mut links = Vec::new();
         for object in self.plan.objects() {
             let Some(skel) = self.skels.iter().find(|skel| owns(skel.as_ref(), &object)) else { continue };
@@ -169,6 +172,11 @@ impl<'o> Probe<'o> {
                     })?;
                 match how {
                     Attach::Auto => links.push(program.attach().map_err(|err| explain_attach(&err, name))?),
+                    Attach::Functions => {
+                        for site in sites {
+                            links.push(attach_function(&program, site)?);
+                        }
+                    }
                     Attach::CpuClock(frequency) => {
                         for cpu in online_cpus()? {
                             links.push(perf::attach(&program, perf::Event::CpuClock(*frequency), cpu)?);
@@ -225,6 +233,12 @@ fn map(skels: &[Box<dyn Skel<'_> + '_>], name: &str) -> Result<Option<MapHandle>
         .map(|map| MapHandle::try_from(&map))
         .transpose()
         .map_err(|err| Error::failed(format!("cannot use map `{name}`: {err}")))
+}
+
+fn attach_function(program: &ProgramMut<'_>, site: &FunctionSite) -> Result<Link> {
+    let link =
+        program.attach_uprobe_with_opts(site.tgid as i32, &site.path, site.offset as usize, UprobeOpts::default());
+    link.map_err(|err| explain_attach(&err, "function_entry"))
 }
 
 fn missing_map(name: &str) -> Error {

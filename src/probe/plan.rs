@@ -13,6 +13,8 @@ pub struct Plan {
     pub syscall_totals: bool,
     /// A stack at every call of this system call number.
     pub syscall_stacks: Option<u32>,
+    /// A stack at every entry of this function.
+    pub function: Option<Function>,
     /// A stack at every n-th page fault.
     pub faults_every: Option<u32>,
     /// Native frames, unwound from copies of the user stack.
@@ -25,6 +27,15 @@ pub struct Plan {
     pub tid: Option<u32>,
 }
 
+/// A function of a file that the targets map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Base name of the file, `libc.so.6`, or its beginning, `libc`.
+    pub file: String,
+    /// Symbol.
+    pub symbol: String,
+}
+
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attach {
@@ -34,6 +45,8 @@ pub(super) enum Attach {
     CpuClock(u32),
     /// To the page-fault event of every CPU, once in so many.
     PageFaults(u32),
+    /// To the function sites of the targets.
+    Functions,
 }
 
 /// Programs of one object.
@@ -69,8 +82,14 @@ impl Plan {
         if self.syscall_stacks.is_some() {
             syscalls.extend(auto(&["sys_enter_stack"]));
         }
+        let functions = if self.function.is_some() { vec![("function_entry", Attach::Functions)] } else { Vec::new() };
         let offcpu = if self.waits { auto(&["sched_switch", "sched_wakeup"]) } else { Vec::new() };
-        for (object, programs) in [(Object::Profile, profile), (Object::Offcpu, offcpu), (Object::Syscalls, syscalls)] {
+        for (object, programs) in [
+            (Object::Profile, profile),
+            (Object::Offcpu, offcpu),
+            (Object::Syscalls, syscalls),
+            (Object::Uprobe, functions),
+        ] {
             if !programs.is_empty() {
                 objects.push(ObjectPlan { object, programs });
             }

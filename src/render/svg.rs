@@ -57,7 +57,7 @@ fn nothing_to_draw(measure: Measure) -> Error {
     match measure {
         Measure::Cpu { .. } => error.hint("the process did not run: `--off-cpu` shows where it waits"),
         Measure::OffCpu => error.hint("the process did not wait: without `--off-cpu` it shows where it runs"),
-        Measure::Wall { .. } | Measure::Faults | Measure::Syscalls => error.hint("watch longer with `--duration`"),
+        Measure::Wall { .. } | Measure::Faults | Measure::Calls => error.hint("watch longer with `--duration`"),
     }
 }
 

@@ -150,6 +150,7 @@ impl Assembler {
                 emit(Event::Sample { at, class, module, stack })
             }
             StackCause::Syscall { number } => emit(Event::Syscall { at, name: syscall::name(number), stack }),
+            StackCause::Function => emit(Event::Function { at, stack }),
             StackCause::Fault => emit(Event::Fault { at, address: record.args[0], weight: self.fault_weight, stack }),
             StackCause::Block { state } => {
                 let gil = record.syscall.is_some_and(syscall::is_futex) && self.in_gil(at.tgid, record.args[0]);

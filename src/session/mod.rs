@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::event::record::Writer;
 use crate::event::{EndReason, Ended, Event, Process, Started};
 use crate::probe::{self, Links, Plan, Probe, Record, Slots};
+use crate::target::function::{self, FunctionSite};
 use crate::target::{Target, clock};
 
 use assemble::Assembler;
@@ -112,6 +113,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
         selected.add_descendants()?;
     }
     let processes: Vec<Process> = selected.targets.iter().map(|target| target.process.clone()).collect();
+    let sites = sites(&run.plan, &selected.targets)?;
     let recorder = run.record.as_ref().map(recorder).transpose()?;
     consumer.attaching(&processes, run.timing)?;
     let mut slots = Slots::default();
@@ -120,7 +122,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
         probe.follow(target.tgid, target.layout.as_deref())?;
     }
     let totals = totals::Totals::start(&selected.targets);
-    let links = probe.attach()?;
+    let links = probe.attach(&sites)?;
     let mut out = Output { consumer, recorder, events: 0 };
     let started = started(processes, &run.plan)?;
     out.event(&Event::Started(started.clone()))?;
@@ -200,6 +202,12 @@ fn collect(
         let read = reading.join().map_err(|_| Error::failed("the reader of the ring panicked"))?;
         collected.and_then(|reason| read.map(|()| reason))
     })
+}
+
+/// Where the plan's function lies in each target.
+fn sites(plan: &Plan, targets: &[Target]) -> Result<Vec<FunctionSite>> {
+    let Some(wanted) = &plan.function else { return Ok(Vec::new()) };
+    targets.iter().map(|target| function::find(target.tgid, &wanted.file, &wanted.symbol)).collect()
 }
 
 fn started(processes: Vec<Process>, plan: &Plan) -> Result<Started> {

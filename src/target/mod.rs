@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod elf;
+pub mod function;
 pub mod memory;
 pub mod process;
 pub mod python;

@@ -11,6 +11,36 @@ use crate::{Outcome, Suite};
 
 pub(crate) fn add_to(suite: &mut Suite) {
     suite.on_both_ends("syscall_counts", |_| true, syscall_counts);
+    suite.once("function_calls", function_calls);
+}
+
+/// `flame --event uprobe:` takes a stack at every call of the function, from each of its callers, and at no other.
+fn function_calls(interpreter: &Interpreter) -> Outcome {
+    let directory = TempDir::new()?;
+    let output = directory.path().join("calls.folded");
+    let mut target = Target::start(interpreter, "function_calls.py", &[])?;
+    let pid = target.pid.to_string();
+    let event = ["--event", "uprobe:libz:crc32"];
+    let mut pylow =
+        Pylow::start(&[&["flame", &pid][..], &event, &["--output", text(&output), "--duration", "60"]].concat())?;
+    pylow.attached()?;
+    target.go()?;
+    target.wait_for("done")?;
+    let finished = pylow.interrupt()?;
+    finished.expect_code(0)?;
+    let folded = std::fs::read_to_string(&output)?;
+    for (name, truth) in target.told_numbers("count") {
+        let seen: u64 = folded
+            .lines()
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter(|(stack, _)| stack.rsplit(';').next().is_some_and(|leaf| leaf.starts_with(&format!("{name} ("))))
+            .filter_map(|(_, count)| count.parse::<u64>().ok())
+            .sum();
+        if seen as f64 != truth {
+            return Err(format!("{name}: {seen}, the program made {truth}\n{folded}\n{finished}").into());
+        }
+    }
+    Ok(())
 }
 
 /// `pylow syscall` counts what the program has counted itself.

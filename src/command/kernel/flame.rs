@@ -16,7 +16,7 @@ use crate::command::{Fold, Live, Named, Words};
 use crate::error::{Context, Result};
 use crate::event::{Event, Started};
 use crate::export::{self, Format, Page, Recording};
-use crate::probe::Plan;
+use crate::probe::{Function, Plan};
 use crate::render::svg;
 use crate::report::{Block, Line, Sink};
 use crate::target::syscall;
@@ -45,7 +45,7 @@ pub struct Flame {
     /// Samples per second and CPU
     #[arg(long, short = 'F', value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     frequency: u32,
-    /// What makes a stack be taken: cpu, faults, or syscall:NAME
+    /// What makes a stack be taken: cpu, faults, syscall:NAME, or uprobe:FILE:FUNCTION (uprobe:libc:malloc)
     #[arg(long, value_name = "EVENT", default_value = "cpu", conflicts_with_all = ["off_cpu", "idle"])]
     event: Trigger,
 }
@@ -56,6 +56,7 @@ enum Trigger {
     Cpu,
     Faults,
     Syscall(u32, String),
+    Function(Function),
 }
 
 impl FromStr for Trigger {
@@ -69,7 +70,13 @@ impl FromStr for Trigger {
                 Some(number) => Ok(Self::Syscall(number, name.to_owned())),
                 None => Err(format!("no system call `{name}` on this machine")),
             },
-            _ => Err("write cpu, faults, or syscall:NAME".to_owned()),
+            Some(("uprobe", place)) => match place.rsplit_once(':') {
+                Some((file, symbol)) => {
+                    Ok(Self::Function(Function { file: file.to_owned(), symbol: symbol.to_owned() }))
+                }
+                None => Err("write uprobe:FILE:FUNCTION, like uprobe:libc:malloc".to_owned()),
+            },
+            _ => Err("write cpu, faults, syscall:NAME, or uprobe:FILE:FUNCTION".to_owned()),
         }
     }
 }
@@ -80,9 +87,9 @@ const FAULTS_EVERY: u32 = 1;
 impl Flame {
     fn measure(&self) -> Measure {
         let period_ns = 1_000_000_000 / u64::from(self.frequency);
-        match self.event {
+        match &self.event {
             Trigger::Faults => Measure::Faults,
-            Trigger::Syscall(..) => Measure::Syscalls,
+            Trigger::Syscall(..) | Trigger::Function(..) => Measure::Calls,
             Trigger::Cpu if self.off_cpu => Measure::OffCpu,
             Trigger::Cpu if self.idle => Measure::Wall { period_ns },
             Trigger::Cpu => Measure::Cpu { period_ns },
@@ -93,6 +100,7 @@ impl Flame {
         match &self.event {
             Trigger::Faults => "Page faults".into(),
             Trigger::Syscall(_, name) => format!("Calls of {name}"),
+            Trigger::Function(function) => format!("Calls of {} in {}", function.symbol, function.file),
             Trigger::Cpu if self.off_cpu => "Off-CPU time".into(),
             Trigger::Cpu if self.idle => "Wall-clock time".into(),
             Trigger::Cpu => "On-CPU time".into(),
@@ -102,14 +110,14 @@ impl Flame {
 
 impl Named for Flame {
     const NAME: &'static str = "flame";
-    const ABOUT: &'static str =
-        "Draw a flame graph of on-CPU, off-CPU or wall-clock time (SVG, HTML, speedscope, pprof, folded)";
+    const ABOUT: &'static str = "Draw a flame graph of on-CPU, off-CPU or wall-clock time, or export the profile";
     const ALIASES: &'static [&'static str] = &["chart"];
     const EXAMPLES: &'static [(&'static str, &'static str)] = &[
         ("pylow flame 4821 --duration 5", "on-CPU flame graph in flamegraph.svg"),
         ("pylow flame 4821 --off-cpu --output waits.html", "where its threads wait, as one HTML page"),
         ("pylow flame 4821 --native --output profile.pb.gz", "C frames too, for `go tool pprof` and the like"),
         ("pylow flame 4821 --event syscall:openat", "who opens files"),
+        ("pylow flame 4821 --event uprobe:libcrypto:EVP_DigestUpdate", "who hashes (needs root; 1 to 2 us a call)"),
         ("pylow flame --children --name gunicorn", "a prefork server with all its workers"),
     ];
 }
@@ -129,13 +137,14 @@ impl Live for Flame {
         let mut plan = self.live.plan();
         plan.kernel = true;
         plan.native = self.native;
-        match self.event {
+        match &self.event {
             Trigger::Cpu => {
                 plan.samples = (!self.off_cpu).then_some(self.frequency);
                 plan.waits = self.off_cpu || self.idle;
             }
             Trigger::Faults => plan.faults_every = Some(FAULTS_EVERY),
-            Trigger::Syscall(number, _) => plan.syscall_stacks = Some(number),
+            Trigger::Syscall(number, _) => plan.syscall_stacks = Some(*number),
+            Trigger::Function(function) => plan.function = Some(function.clone()),
         }
         Ok(plan)
     }
@@ -169,7 +178,7 @@ impl Fold for FlameFold {
                 let value = if let Measure::Wall { period_ns } = self.stacks.measure() { period_ns } else { 1 };
                 self.stacks.add(stack, *at, value);
             }
-            Event::Syscall { at, stack, .. } => self.stacks.add(stack, *at, 1),
+            Event::Syscall { at, stack, .. } | Event::Function { at, stack } => self.stacks.add(stack, *at, 1),
             Event::Fault { at, weight, stack, .. } => self.stacks.add(stack, *at, *weight),
             Event::Wait(wait) => self.stacks.add(&wait.stack, wait.at, wait.blocked_ns),
             _ => {}
