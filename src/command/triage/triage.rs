@@ -30,7 +30,7 @@ impl Named for Triage {
     const ABOUT: &'static str = "Say in 3 seconds what is wrong, where, how sure, and what to run next";
     const EXAMPLES: &'static [(&'static str, &'static str)] = &[
         ("pylow triage 4821", "the first command to run"),
-        ("pylow triage --port 8000 --children", "the server on port 8000 with its workers"),
+        ("pylow triage --port 8000", "the server on port 8000 and its workers"),
         ("pylow triage 4821 --duration 30", "longer, when the load comes and goes"),
     ];
 }
@@ -47,7 +47,9 @@ impl Live for Triage {
     }
 
     fn plan(&self) -> Result<Plan> {
-        Ok(Plan { samples: Some(FREQUENCY), waits: true, syscall_totals: true, ..self.live.plan() })
+        // A server is its workers: what is slow may not be in the process that was named.
+        let whole = Plan { children: true, ..self.live.plan() };
+        Ok(Plan { samples: Some(FREQUENCY), waits: true, syscall_totals: true, ..whole })
     }
 
     fn fold(&self) -> Result<Box<dyn Fold>> {
