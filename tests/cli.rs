@@ -1,5 +1,7 @@
 //! The command line without rights: help, usage errors, the README, and that one flag means one thing.
 
+#![allow(clippy::unwrap_used, reason = "a failed test is told by a panic")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Output};

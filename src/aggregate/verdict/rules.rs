@@ -118,11 +118,13 @@ fn gil(facts: &Facts<'_>) -> Option<Finding> {
     )];
     let line = facts.evidence.gil_holder.as_ref();
     if let Some(line) = line {
-        let thread = line.thread.map(|thread| format!(" in thread {}", thread.tid)).unwrap_or_default();
+        let thread = line.thread.map(|thread| format!(", in thread {}", thread.tid)).unwrap_or_default();
+        let caller = line.called_from.as_ref().map(|caller| format!(", called from {}", frame_label(caller)));
         text.push(format!(
-            "It was seen held mostly ({}) by {}{thread}.",
+            "It was seen held mostly ({}) at {}{}{thread}.",
             share(line.own, line.of),
-            frame_label(&line.frame)
+            frame_label(&line.frame),
+            caller.unwrap_or_default()
         ));
     }
     if facts.evidence.gil_held_waiting_ns * 5 > wall {

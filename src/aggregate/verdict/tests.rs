@@ -229,7 +229,7 @@ fn threads_that_fight_for_the_gil() {
     assert_eq!(
         text,
         "8 threads wait for the GIL 63 % of the time each. \
-         It was seen held mostly (71 %) by calculate_features @ app.py:7 in thread 12."
+         It was seen held mostly (71 %) at calculate_features @ app.py:7, in thread 12."
     );
 }
 
