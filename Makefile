@@ -91,7 +91,10 @@ deps: ## what is missing of the distribution's packages (Debian, Ubuntu)
 	fi
 
 cargo:
-	@command -v $(CARGO) >/dev/null || { \
+	@if ! command -v $(CARGO) >/dev/null && apt-cache show rustup >/dev/null 2>&1; then \
+		$(SUDO) apt-get -q install -y --no-install-recommends rustup && rustup default stable; \
+	fi; \
+	command -v $(CARGO) >/dev/null || { \
 		echo "error: no Rust toolchain (cargo) on PATH" >&2; \
 		echo "  pylow needs Rust 1.88 or newer; Debian 12 packages 1.63" >&2; \
 		echo "hint: install it with rustup, then open a new shell" >&2; exit 1; }

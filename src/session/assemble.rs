@@ -35,6 +35,7 @@ pub(super) struct Assembler {
     natives: HashMap<u32, NativeRecord>,
     waits: Waits,
     execed: bool,
+    native: bool,
     fault_weight: u64,
     last_ns: u64,
 }
@@ -48,6 +49,7 @@ impl Assembler {
             natives: HashMap::new(),
             waits: Waits::default(),
             execed: false,
+            native: plan.native,
             fault_weight: plan.faults_every.unwrap_or(1).into(),
             last_ns: started_ns,
         };
@@ -60,8 +62,18 @@ impl Assembler {
     fn follow(&mut self, process: Process, layout: Option<Arc<Layout>>, target: Option<Target>) {
         let tgid = process.tgid;
         self.symbolizer.add_process(tgid, layout.clone());
+        if self.native {
+            self.symbolizer.prepare_native(tgid);
+        }
         self.ever.insert(tgid);
         self.followed.insert(tgid, Followed { process, layout, target });
+    }
+
+    /// What keeps names from being found, for the reader of the report.
+    pub(super) fn warn(&self, monitor: &mut dyn Monitor) {
+        if let Some(problem) = self.symbolizer.kernel_problem() {
+            monitor.warn(&format!("kernel functions are shown as [kernel]: {}", problem.message()));
+        }
     }
 
     /// Every process that was followed at some time.

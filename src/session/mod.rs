@@ -133,6 +133,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     let reason = collect(&run, &probe, links, &mut assembler, &mut selected, &interrupts, monitor, &mut out);
     monitor.done();
     let reason = reason?;
+    assembler.warn(monitor);
     assembler.finish(clock::monotonic_ns(), &mut |event| out.event(&event))?;
     let syscalls = probe.syscalls()?;
     if !syscalls.is_empty() {
