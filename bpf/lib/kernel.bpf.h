@@ -55,8 +55,15 @@ static __always_inline struct pt_regs *current_user_regs(void)
 	return task_user_regs((struct task_struct *)bpf_get_current_task());
 }
 
+#if defined(__TARGET_ARCH_x86)
+#define CALLEE_SAVED 6 /* System V ABI: rbx, rbp, r12 to r15 */
+#else
+#define CALLEE_SAVED 10 /* AAPCS64: x19 to x28 */
+#endif
+
 struct user_regs {
 	__u64 ip, sp, bp, lr;
+	__u64 callee_saved[CALLEE_SAVED];
 	__s64 syscall; /* -1 when the thread is not in a system call */
 	__u64 args[2];
 };
@@ -76,6 +83,12 @@ static __always_inline bool read_user_regs(struct user_regs *to, struct pt_regs 
 	to->syscall = (__s64)regs.orig_ax;
 	to->args[0] = regs.di;
 	to->args[1] = regs.si;
+	to->callee_saved[0] = regs.bx;
+	to->callee_saved[1] = regs.bp;
+	to->callee_saved[2] = regs.r12;
+	to->callee_saved[3] = regs.r13;
+	to->callee_saved[4] = regs.r14;
+	to->callee_saved[5] = regs.r15;
 #else
 	to->ip = regs.pc;
 	to->sp = regs.sp;
@@ -84,6 +97,8 @@ static __always_inline bool read_user_regs(struct user_regs *to, struct pt_regs 
 	to->syscall = regs.syscallno;
 	to->args[0] = regs.orig_x0;
 	to->args[1] = regs.regs[1];
+	for (int i = 0; i < CALLEE_SAVED; i++)
+		to->callee_saved[i] = regs.regs[19 + i];
 #endif
 	return true;
 }

@@ -141,7 +141,7 @@ static __always_inline int emit_stack(void *ctx, struct process_config *process,
 		take_kernel_frames(ctx, stack);
 	if (config.python_stacks) {
 		if (process->is_python)
-			walk_python(&process->python, thread_pointer);
+			walk_python(&process->python, thread_pointer, regs.callee_saved);
 		else
 			stack->event.status |= STACK_NOT_PYTHON;
 	}

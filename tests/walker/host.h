@@ -24,6 +24,8 @@
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) typeof(value) *name
 
+#define CALLEE_SAVED 6
+
 enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_PERCPU_ARRAY = 6 };
 enum { BPF_RB_NO_WAKEUP = 1 };
 

@@ -46,7 +46,9 @@ int main(int argc, char **argv)
 	stack = bpf_map_lookup_elem(&stacks, &zero);
 	header_init(&stack->event.header, EVENT_SAMPLE);
 	stack->event.syscall = -1;
-	walk_python(&process.python, strtoull(argv[4], NULL, 10));
+	const __u64 no_registers[CALLEE_SAVED] = {};
+
+	walk_python(&process.python, strtoull(argv[4], NULL, 10), no_registers);
 	host_emit(stack, sizeof(stack->event) + stack->event.python_frames * sizeof(struct frame_record));
 	return 0;
 }
