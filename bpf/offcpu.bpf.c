@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * Off-CPU intervals of the followed threads: a stack when a thread goes to wait, and when it runs again how long it
- * waited and how long it then stood in a run queue. Preempted threads (still runnable) are not waiting.
+ * waited and how long it then stood in a run queue. Preempted threads (still runnable) do not wait; on demand their time in
+ * the run queue is taken too.
  */
 #include "lib/kernel.bpf.h"
 #include "lib/config.bpf.h"
@@ -42,7 +43,7 @@ static __always_inline void wait_ends(struct task_struct *next)
 	event.header.tid = tid;
 	event.header.kind = EVENT_RESUME;
 	event.header.cpu = bpf_get_smp_processor_id();
-	woken = wait->woken_ns > wait->blocked_ns ? wait->woken_ns : event.header.ktime_ns;
+	woken = wait->woken_ns ? wait->woken_ns : event.header.ktime_ns;
 	event.blocked_at_ns = wait->blocked_ns;
 	event.blocked_ns = woken - wait->blocked_ns;
 	event.runqueue_ns = event.header.ktime_ns - woken;
@@ -51,7 +52,7 @@ static __always_inline void wait_ends(struct task_struct *next)
 		outcome_add(OUTCOME_LOST, 1);
 }
 
-static __always_inline void wait_begins(void *ctx, struct task_struct *prev)
+static __always_inline void wait_begins(void *ctx, struct task_struct *prev, bool preempted)
 {
 	struct process_config *process = followed_current();
 	struct stack_request request = { .kind = EVENT_BLOCK, .kernel = true, .syscall_args = true };
@@ -61,8 +62,8 @@ static __always_inline void wait_begins(void *ctx, struct task_struct *prev)
 
 	if (!process)
 		return;
-	request.value = (__s32)task_state(prev);
-	if (request.value == 0 || request.value & TASK_DEAD)
+	request.value = preempted ? 0 : (__s32)task_state(prev);
+	if (request.value & TASK_DEAD || (!request.value && !config.preemptions))
 		return;
 	wait = wait_of(tid);
 	if (!wait)
@@ -74,7 +75,7 @@ static __always_inline void wait_begins(void *ctx, struct task_struct *prev)
 	if (!stack)
 		return;
 	wait->blocked_ns = stack->event.header.ktime_ns;
-	wait->woken_ns = 0;
+	wait->woken_ns = request.value ? 0 : wait->blocked_ns; /* a runnable thread needs no wake-up */
 	wait->tid = tid;
 }
 
@@ -84,8 +85,7 @@ int sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	bool preempted = ctx->args[0];
 
 	wait_ends((struct task_struct *)ctx->args[2]);
-	if (!preempted)
-		wait_begins(ctx, (struct task_struct *)ctx->args[1]);
+	wait_begins(ctx, (struct task_struct *)ctx->args[1], preempted);
 	return 0;
 }
 

@@ -202,7 +202,7 @@ struct session_config {
 	__u32 follow_children; /* forked processes are followed too */
 	__u32 tid;	       /* only this thread; 0: all */
 	__s32 syscall;	       /* stacks only at this system call */
-	__u32 pad;
+	__u32 preemptions;     /* threads that lose the CPU while runnable are off the CPU too */
 };
 _Static_assert(sizeof(struct session_config) == 32, "ABI");
 

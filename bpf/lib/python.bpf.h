@@ -62,8 +62,7 @@ struct {
 
 /* The code object last sent, and when. */
 struct symbol_slot {
-	__u64 code;
-	__u64 hash;
+	struct symbol_key key;
 	__u64 sent_ns;
 };
 
@@ -158,14 +157,17 @@ static __always_inline bool is_thread(struct python_config *py, __u64 thread, __
 	return thread && read_u64(thread + py->thread_id) == thread_pointer;
 }
 
-/* Cheapest first; each candidate must belong to this thread. `tstate_current` alone is another thread's half the time. */
+/*
+ * Cheapest first. A thread-local variable is this thread's by nature, also in a sub-interpreter whose thread state another
+ * thread made; every other candidate must carry this thread's id: `tstate_current` is another thread's half the time.
+ */
 static __always_inline __u64 thread_state(struct python_config *py, __u64 thread_pointer, __u32 *source)
 {
 	__u64 thread;
 
 	*source = THREAD_STATE_TLS;
 	thread = tls_value(py, thread_pointer, py->tls_offset);
-	if (is_thread(py, thread, thread_pointer))
+	if (thread)
 		return thread;
 	*source = THREAD_STATE_CURRENT;
 	thread = py->current_thread_state ? read_u64(py->current_thread_state) : 0;
@@ -226,7 +228,8 @@ __noinline int emit_symbol(__u64 code, __u32 hash)
 	key.hash = hash;
 	if (bpf_map_lookup_elem(&known, &key))
 		return 0;
-	if (slot->code == code && slot->hash == hash && now - slot->sent_ns < SYMBOL_REPEAT_NS)
+	if (slot->key.code == code && slot->key.hash == hash && slot->key.tgid == key.tgid &&
+	    now - slot->sent_ns < SYMBOL_REPEAT_NS)
 		return 0;
 	outcome_add(OUTCOME_SYMBOLS, 1);
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
@@ -234,8 +237,7 @@ __noinline int emit_symbol(__u64 code, __u32 hash)
 		outcome_add(OUTCOME_SYMBOLS_LOST, 1);
 		return 0;
 	}
-	slot->code = code;
-	slot->hash = hash;
+	slot->key = key;
 	slot->sent_ns = now;
 	header_init(&event->header, EVENT_SYMBOL);
 	event->code = code;

@@ -322,6 +322,7 @@ mod tests {
             runqueue_ns: 7,
             open: true,
             before: true,
+            stopped: false,
             uninterruptible: false,
             syscall: Some("futex".into()),
             args: [0, 0],

@@ -229,6 +229,7 @@ mod tests {
             runqueue_ns: 0,
             open: false,
             before: false,
+            stopped: false,
             uninterruptible: false,
             syscall: syscall.map(Into::into),
             args: [3, 0],

@@ -66,7 +66,7 @@ pub struct LiveArgs {
     #[command(flatten)]
     target: TargetArgs,
     /// How long to watch: 5, 2.5s, 500ms, 2m
-    #[arg(long, short, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, short, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
     duration: Option<Duration>,
     /// Follow forked and started processes too (prefork servers, multiprocessing)
     #[arg(long)]
@@ -78,7 +78,7 @@ pub struct LiveArgs {
     #[command(flatten)]
     pub filter: FilterArgs,
     /// Rows to show
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = parse_top)]
     pub top: usize,
     /// Also write the events to this file, for --replay
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
@@ -137,6 +137,13 @@ pub struct FilterArgs {
     pub file: Option<String>,
 }
 
+impl FilterArgs {
+    /// Something is to be left out.
+    pub fn is_set(&self) -> bool {
+        self.function.is_some() || self.file.is_some()
+    }
+}
+
 /// How output is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -145,6 +152,10 @@ pub enum Format {
     Text,
     /// One JSON object per line, each with a `schema`
     Json,
+}
+
+fn parse_top(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|rows| *rows > 0).ok_or_else(|| format!("`{text}` is not a number of rows from 1 on"))
 }
 
 /// A duration as people write it.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Event, Process};
 use crate::probe::Plan;
 use crate::report::{Banner, Block, Sink};
@@ -109,6 +109,8 @@ pub trait Direct: Named {
 pub trait Live: Named {
     /// Watches this long when no `--duration` is given; `None`: until Ctrl-C.
     const DURATION: Option<Duration>;
+    /// Every event it folds has a stack, so that `--function` and `--file` can choose.
+    const FILTERS: bool = true;
     /// The shared flags.
     fn live(&self) -> &LiveArgs;
     /// `Attaching <tracer> to PID`, `✓ Attached. <doing>`.
@@ -151,7 +153,7 @@ impl Entry {
 }
 
 fn parse<C: Named>(matches: &ArgMatches) -> Result<C> {
-    C::from_arg_matches(matches).map_err(|err| crate::Error::usage(err.to_string()))
+    C::from_arg_matches(matches).map_err(|err| Error::usage(err.to_string()))
 }
 
 fn run_direct<C: Direct>(matches: &ArgMatches, env: &mut Env<'_>) -> Result<()> {
@@ -161,15 +163,22 @@ fn run_direct<C: Direct>(matches: &ArgMatches, env: &mut Env<'_>) -> Result<()> 
 fn run_live<C: Live>(matches: &ArgMatches, env: &mut Env<'_>) -> Result<()> {
     let command = parse::<C>(matches)?;
     let source = command.live().source(C::DURATION)?;
+    if !C::FILTERS && command.live().filter.is_set() {
+        return Err(Error::usage(format!("`{}` can't filter by function or file", C::NAME))
+            .because("it counts whole processes in the kernel, without looking at stacks")
+            .hint("--tid narrows it to one thread"));
+    }
     let fold = filter::Filtered::new(command.fold()?, &command.live().filter);
     let replay = matches!(source, Source::Replay(_));
     let mut report =
         Reporting { fold, sink: &mut *env.sink, words: command.banner(), quiet: env.quiet, replay, ends: None };
     match source {
-        Source::Replay(path) => session::replay(&path, env.monitor, &mut report)?,
+        Source::Replay(path) => session::replay(&path, &command.plan()?.observed(), env.monitor, &mut report)?,
         Source::Live { selection, timing, record } => {
             let run = session::Run { selection, timing, plan: command.plan()?, record, btf: env.btf.clone() };
-            session::live(run, env.monitor, &mut report)?;
+            let unrecorded = session::live(run, env.monitor, &mut report)?;
+            report.fold.finish(report.sink)?;
+            return unrecorded.map_or(Ok(()), Err);
         }
     }
     report.fold.finish(report.sink)

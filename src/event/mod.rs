@@ -56,6 +56,44 @@ pub struct Process {
     pub threads: u32,
 }
 
+/// What a run took in, so that a replay can tell "none seen" from "not looked for".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// On-CPU samples.
+    pub samples: bool,
+    /// Off-CPU intervals.
+    pub waits: bool,
+    /// Run-queue time of preempted threads.
+    pub preemptions: bool,
+    /// System call totals.
+    pub syscalls: bool,
+    /// Page faults.
+    pub faults: bool,
+    /// Calls of this function: `syscall:openat`, `libc:malloc`.
+    pub calls: Option<String>,
+}
+
+impl Observed {
+    /// What of `wanted` was not looked for, in words.
+    pub fn lacks(&self, wanted: &Self) -> Option<String> {
+        let flags = [
+            (self.samples, wanted.samples, "on-CPU samples"),
+            (self.waits, wanted.waits, "waits"),
+            (self.preemptions, wanted.preemptions, "run-queue times"),
+            (self.syscalls, wanted.syscalls, "system call counts"),
+            (self.faults, wanted.faults, "page faults"),
+        ];
+        if let Some((.., name)) = flags.iter().find(|(has, wants, _)| *wants && !has) {
+            return Some((*name).to_owned());
+        }
+        wanted
+            .calls
+            .as_ref()
+            .filter(|calls| self.calls.as_ref() != Some(calls))
+            .map(|calls| format!("calls of {calls}"))
+    }
+}
+
 /// What a run set out to do: the first event of every stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Started {
@@ -69,6 +107,8 @@ pub struct Started {
     pub frequency: u32,
     /// Online CPUs of the machine.
     pub cpus: u32,
+    /// What it takes in.
+    pub observed: Observed,
 }
 
 /// Why a run ended.
@@ -128,6 +168,9 @@ pub struct Wait {
     pub open: bool,
     /// The wait began before pylow attached: `at` is the attach time.
     pub before: bool,
+    /// Stopped by a signal or a debugger.
+    #[serde(default)]
+    pub stopped: bool,
     /// Uninterruptible (TASK_UNINTERRUPTIBLE, state D).
     pub uninterruptible: bool,
     /// Name of the system call it was in; absent for page faults and the like.

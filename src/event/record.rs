@@ -370,6 +370,7 @@ mod tests {
                 runqueue_ns: 10,
                 open: false,
                 before: true,
+                stopped: false,
                 uninterruptible: false,
                 syscall: Some("futex".into()),
                 args: [u64::MAX, 9],

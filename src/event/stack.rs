@@ -80,9 +80,12 @@ impl StackStatus {
         self.0 & other.0 == other.0
     }
 
-    /// Whole: reached the root, or there was nothing of Python to walk.
+    /// Whole: reached the root with every frame named, or there was nothing of Python to walk.
     pub fn is_complete(self) -> bool {
-        self.has(Self::ROOT) || self.has(Self::NO_THREAD) || self.has(Self::NO_FRAMES) || self.has(Self::NOT_PYTHON)
+        (self.has(Self::ROOT) && !self.has(Self::CODE_FAULT))
+            || self.has(Self::NO_THREAD)
+            || self.has(Self::NO_FRAMES)
+            || self.has(Self::NOT_PYTHON)
     }
 }
 

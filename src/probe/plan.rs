@@ -1,6 +1,8 @@
 //! What a run wants to see, and which programs of which objects that takes.
 
 use super::object::Object;
+use crate::event::Observed;
+use crate::target::syscall;
 
 /// What to observe. Commands fill this in; everything is off by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,6 +11,8 @@ pub struct Plan {
     pub samples: Option<u32>,
     /// Off-CPU intervals with stacks.
     pub waits: bool,
+    /// With `waits`: run-queue time of preempted threads too.
+    pub preemptions: bool,
     /// System call counts and latencies, aggregated in the kernel.
     pub syscall_totals: bool,
     /// A stack at every call of this system call number.
@@ -97,6 +101,20 @@ impl Plan {
         objects
     }
 
+    /// What events a run of this plan makes.
+    pub fn observed(&self) -> Observed {
+        let syscall = self.syscall_stacks.map(|number| format!("syscall:{}", syscall::name(number)));
+        let function = self.function.as_ref().map(|function| format!("{}:{}", function.file, function.symbol));
+        Observed {
+            samples: self.samples.is_some(),
+            waits: self.waits,
+            preemptions: self.preemptions,
+            syscalls: self.syscall_totals,
+            faults: self.faults_every.is_some(),
+            calls: syscall.or(function),
+        }
+    }
+
     /// The options as the programs read them.
     pub(super) fn session_config(&self) -> super::abi::session_config {
         super::abi::session_config {
@@ -107,7 +125,7 @@ impl Plan {
             follow_children: u32::from(self.children),
             tid: self.tid.unwrap_or(0),
             syscall: self.syscall_stacks.map_or(-1, |number| number as i32),
-            pad: 0,
+            preemptions: u32::from(self.preemptions),
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::symbol::{CodeKey, NativeStack, RecordString, SymbolRecord, Symbolizer
 use crate::target::python::layout::Layout;
 use crate::target::{Target, process, syscall};
 
+/// __TASK_STOPPED and __TASK_TRACED, include/linux/sched.h.
+const STOPPED: u32 = 4 | 8;
 /// TASK_UNINTERRUPTIBLE, include/linux/sched.h.
 const UNINTERRUPTIBLE: u32 = 2;
 
@@ -169,6 +171,7 @@ impl Assembler {
                 self.waits.begin(Pending {
                     at,
                     before: false,
+                    stopped: state & STOPPED != 0,
                     uninterruptible: state & UNINTERRUPTIBLE != 0,
                     syscall: record.syscall.map(syscall::name),
                     args: record.args,

@@ -12,7 +12,7 @@ mod waits;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, bounded, never, select, tick};
@@ -22,7 +22,7 @@ use crate::event::record::Writer;
 use crate::event::{EndReason, Ended, Event, Process, Started};
 use crate::probe::{self, Links, Plan, Probe, Record, Slots};
 use crate::target::function::{self, FunctionSite};
-use crate::target::{Target, clock};
+use crate::target::{Target, clock, process};
 
 use assemble::Assembler;
 use follow::Follower;
@@ -105,16 +105,17 @@ pub fn targets(selection: &Selection) -> Result<Vec<Result<Target>>> {
     Ok(select::tgids(selection)?.0.into_iter().map(Target::open).collect())
 }
 
-/// Runs live.
-pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) -> Result<()> {
+/// Runs live. What comes back is why the record is not whole, if it is not: the report is.
+pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) -> Result<Option<Error>> {
     let interrupts = signals::interrupts()?;
     let mut selected = select::select(&run.selection)?;
     if run.plan.children {
         selected.add_descendants()?;
     }
     let processes: Vec<Process> = selected.targets.iter().map(|target| target.process.clone()).collect();
+    check_tid(&run.plan, &selected.targets)?;
     let sites = sites(&run.plan, &selected.targets)?;
-    let recorder = run.record.as_ref().map(recorder).transpose()?;
+    let recorder = run.record.as_deref().map(Recorder::create).transpose()?;
     consumer.attaching(&processes, run.timing)?;
     let mut slots = Slots::default();
     let probe = Probe::load(&run.plan, &mut slots, run.btf.as_deref())?;
@@ -123,7 +124,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     }
     let totals = totals::Totals::start(&selected.targets);
     let links = probe.attach(&sites)?;
-    let mut out = Output { consumer, recorder, events: 0 };
+    let mut out = Output { consumer, recorder, unrecorded: None, events: 0 };
     let started = started(processes, &run.plan)?;
     out.event(&Event::Started(started.clone()))?;
     let mut assembler = Assembler::new(&run.plan, &selected.targets, started.ktime_ns)?;
@@ -143,7 +144,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
         out.event(&Event::Totals(total))?;
     }
     out.event(&Event::Ended(Ended { ktime_ns: clock::monotonic_ns(), reason, loss: probe.loss()? }))?;
-    out.close()
+    Ok(out.close())
 }
 
 /// The loop of a run: from the first event until every record that was made is taken in.
@@ -205,6 +206,17 @@ fn collect(
     })
 }
 
+/// A thread that none of the targets has would show nothing, and look like idleness.
+fn check_tid(plan: &Plan, targets: &[Target]) -> Result<()> {
+    let Some(tid) = plan.tid else { return Ok(()) };
+    for target in targets {
+        if process::threads(target.tgid)?.contains(&tid) {
+            return Ok(());
+        }
+    }
+    Err(Error::usage(format!("the target has no thread {tid}")).hint("`pylow dump PID` lists its threads"))
+}
+
 /// Where the plan's function lies in each target.
 fn sites(plan: &Plan, targets: &[Target]) -> Result<Vec<FunctionSite>> {
     let Some(wanted) = &plan.function else { return Ok(Vec::new()) };
@@ -219,34 +231,51 @@ fn started(processes: Vec<Process>, plan: &Plan) -> Result<Started> {
         processes,
         frequency: plan.samples.unwrap_or(0),
         cpus: probe::online_cpus()?.len() as u32,
+        observed: plan.observed(),
     })
 }
 
-fn recorder(path: &PathBuf) -> Result<Writer<BufWriter<File>>> {
-    let file = File::create(path).context(|| format!("cannot write {}", path.display()))?;
-    Ok(Writer::new(BufWriter::new(file))?)
+/// Where events are recorded.
+struct Recorder {
+    path: PathBuf,
+    writer: Writer<BufWriter<File>>,
 }
 
-/// Where events go: to the command, and to the record.
+impl Recorder {
+    fn create(path: &Path) -> Result<Self> {
+        let cannot = || cannot_record(path);
+        let file = File::create(path).context(cannot)?;
+        Ok(Self { path: path.to_owned(), writer: Writer::new(BufWriter::new(file)).context(cannot)? })
+    }
+}
+
+fn cannot_record(path: &Path) -> String {
+    format!("cannot write the record {}", path.display())
+}
+
+/// Where events go: to the command, and to the record. A record that can't be written ends, the report goes on.
 struct Output<'a> {
     consumer: &'a mut dyn Consumer,
-    recorder: Option<Writer<BufWriter<File>>>,
+    recorder: Option<Recorder>,
+    unrecorded: Option<Error>,
     events: u64,
 }
 
 impl Output<'_> {
     fn event(&mut self, event: &Event) -> Result<()> {
         self.events += 1;
-        if let Some(recorder) = &mut self.recorder {
-            recorder.event(event).context(|| "cannot write the record".to_owned())?;
+        if let Some(recorder) = &mut self.recorder
+            && let Err(err) = recorder.writer.event(event).context(|| cannot_record(&recorder.path))
+        {
+            self.unrecorded = Some(err);
+            self.recorder = None;
         }
         Ok(self.consumer.event(event)?)
     }
 
-    fn close(self) -> Result<()> {
-        match self.recorder {
-            Some(recorder) => recorder.finish().map(drop).context(|| "cannot write the record".to_owned()),
-            None => Ok(()),
-        }
+    /// Why the record is not whole.
+    fn close(self) -> Option<Error> {
+        let Some(Recorder { path, writer }) = self.recorder else { return self.unrecorded };
+        writer.finish().context(|| cannot_record(&path)).err()
     }
 }

@@ -13,6 +13,7 @@ use crate::target::Target;
 pub(super) struct Pending {
     pub(super) at: Stamp,
     pub(super) before: bool,
+    pub(super) stopped: bool,
     pub(super) uninterruptible: bool,
     pub(super) syscall: Option<Arc<str>>,
     pub(super) args: [u64; 2],
@@ -22,8 +23,8 @@ pub(super) struct Pending {
 
 impl Pending {
     fn ended(self, blocked_ns: u64, runqueue_ns: u64, open: bool) -> Wait {
-        let Self { at, before, uninterruptible, syscall, args, gil, stack } = self;
-        Wait { at, blocked_ns, runqueue_ns, open, before, uninterruptible, syscall, args, gil, stack }
+        let Self { at, before, stopped, uninterruptible, syscall, args, gil, stack } = self;
+        Wait { at, blocked_ns, runqueue_ns, open, before, stopped, uninterruptible, syscall, args, gil, stack }
     }
 }
 
@@ -71,12 +72,13 @@ pub(super) fn blocked_threads(target: &Target, since_ns: u64) -> Result<Vec<Pend
 }
 
 fn blocked(thread: ThreadSnapshot, tgid: u32, since_ns: u64) -> Option<Pending> {
+    let stopped = matches!(thread.state, ThreadState::Stopped | ThreadState::Traced);
     let (syscall, gil, uninterruptible) = match thread.state {
         ThreadState::Waiting { syscall, on } => (Some(syscall), on == WaitsFor::Gil, false),
         ThreadState::Sleeping { syscall } => (Some(syscall), false, false),
         ThreadState::Uninterruptible { .. } => (None, false, true),
-        ThreadState::Kernel { .. } => (None, false, false),
-        ThreadState::Running | ThreadState::Stopped | ThreadState::Traced | ThreadState::Ended => return None,
+        ThreadState::Kernel { .. } | ThreadState::Stopped | ThreadState::Traced => (None, false, false),
+        ThreadState::Running | ThreadState::Ended => return None,
     };
     let whole = if thread.remark.is_empty() { StackStatus::ROOT } else { StackStatus::FAULT };
     let holds = if thread.holds_gil { StackStatus::HOLDS_GIL.0 } else { 0 };
@@ -84,6 +86,7 @@ fn blocked(thread: ThreadSnapshot, tgid: u32, since_ns: u64) -> Option<Pending> 
     Some(Pending {
         at: Stamp { ktime_ns: since_ns, tgid, tid: thread.tid, cpu: 0 },
         before: true,
+        stopped,
         uninterruptible,
         syscall: syscall.map(Into::into),
         args: [0; 2],

@@ -39,6 +39,8 @@ impl Named for Syscall {
 impl Live for Syscall {
     const DURATION: Option<Duration> = None;
 
+    const FILTERS: bool = false;
+
     fn live(&self) -> &LiveArgs {
         &self.live
     }

@@ -38,6 +38,8 @@ impl Named for Triage {
 impl Live for Triage {
     const DURATION: Option<Duration> = Some(Duration::from_secs(3));
 
+    const FILTERS: bool = false;
+
     fn live(&self) -> &LiveArgs {
         &self.live
     }
