@@ -288,7 +288,7 @@ fn in_library(frame: &Frame) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EndReason, Ended, Process, Stack, Stamp, Started, SyscallTotals};
+    use crate::event::{EndReason, Ended, Observed, Process, Stack, Stamp, Started, SyscallTotals};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -304,7 +304,14 @@ mod tests {
 
     fn started() -> Event {
         let process = Process { tgid: 10, executable: String::new(), command: String::new(), python: None, threads: 2 };
-        Event::Started(Started { ktime_ns: SECOND, unix_seconds: 0, processes: vec![process], frequency: 100, cpus: 4 })
+        Event::Started(Started {
+            ktime_ns: SECOND,
+            unix_seconds: 0,
+            processes: vec![process],
+            frequency: 100,
+            cpus: 4,
+            observed: Observed::default(),
+        })
     }
 
     fn ended(seconds: u64) -> Event {

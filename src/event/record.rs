@@ -323,7 +323,7 @@ impl<R: BufRead> Iterator for Reader<R> {
 mod tests {
     use super::*;
     use crate::event::{
-        CodeClass, EndReason, Ended, FrameKind, Loss, ProcessTotals, Stamp, Started, SyscallTotals, Wait,
+        CodeClass, EndReason, Ended, FrameKind, Loss, Observed, ProcessTotals, Stamp, Started, SyscallTotals, Wait,
     };
 
     const AT: Stamp = Stamp { ktime_ns: 5_000, tgid: 7, tid: 8, cpu: 1 };
@@ -362,6 +362,7 @@ mod tests {
                 processes: vec![process.clone()],
                 frequency: 99,
                 cpus: 2,
+                observed: Observed { samples: true, calls: Some("syscall:openat".into()), ..Observed::default() },
             }),
             sample(&stack),
             Event::Wait(Wait {
