@@ -101,7 +101,7 @@ fn settled(target: &Target) -> Result<Vec<Thread>, Failed> {
         let settled = waits("MainThread", &["in read"])
             && waits("sleeper", &["sleeping in"])
             && waits("locker", &["(lock)"])
-            && waits("receiver", &["in recvfrom (socket"]);
+            && waits("receiver", &["in recvfrom (unix socket"]);
         settled.then_some(threads)
     })
 }
