@@ -122,3 +122,29 @@ impl Memory {
         Ok(u32::from_le_bytes(buffer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_stops_at_the_first_unreadable_page() {
+        let page = PAGE as usize;
+        // SAFETY: asks for fresh memory anywhere; touches nothing that exists.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), 4 * page, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        assert_ne!(base, libc::MAP_FAILED);
+        let base = base as u64;
+        // SAFETY: the third page of the mapping above, which nothing else uses.
+        assert_eq!(unsafe { libc::mprotect((base + 2 * PAGE) as *mut libc::c_void, page, libc::PROT_NONE) }, 0);
+        let memory = Memory::of(std::process::id());
+        let length = |address, limit| memory.readable(address, limit).unwrap().len();
+        assert_eq!(length(base + 8, 1 << 20), 2 * page - 8);
+        assert_eq!(length(base + 8, 100), 100);
+        assert_eq!(length(base + PAGE - 8, 16), 16);
+        assert_eq!(length(base + 2 * PAGE, page), 0);
+        // SAFETY: the mapping made above.
+        unsafe { libc::munmap(base as *mut libc::c_void, 4 * page) };
+    }
+}

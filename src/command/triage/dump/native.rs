@@ -13,7 +13,7 @@ use crate::report::{Thread, ThreadFrame};
 use crate::symbol::{NativeStack, Symbolizer};
 use crate::target::Target;
 
-/// Bytes copied of a stack, for about two thousand Python calls where each nests C calls (up to 3.10).
+/// Bytes copied of a stack: beyond the thousand calls of Python's own recursion limit, each of them C calls up to 3.10.
 const STACK_BYTES: usize = 1 << 20;
 /// Looks at a process some of whose waiting threads ran meanwhile, as those do that wait for the GIL: every 5 ms.
 const LOOKS: usize = 4;
@@ -94,7 +94,7 @@ fn merge(symbolizer: &mut Symbolizer, tgid: u32, mut thread: ThreadSnapshot, bel
                 Below::Running => {
                     remark(&mut shown, "native frames of a running thread can't be read without stopping it")
                 }
-                Below::Moved => remark(&mut shown, "no native frames: it ran at each try while it was read"),
+                Below::Moved => remark(&mut shown, "no native frames: it ran while it was read"),
                 _ => {}
             }
             return shown;
@@ -114,7 +114,7 @@ fn merge(symbolizer: &mut Symbolizer, tgid: u32, mut thread: ThreadSnapshot, bel
     let (merged, native_complete) = symbolizer.merge_native(tgid, &native, python, python_complete);
     shown.frames.extend(merged);
     if !native_complete {
-        remark(&mut shown, "native frames could not be unwound to the outermost one");
+        remark(&mut shown, "the outermost native frames are missing");
     }
     shown
 }
