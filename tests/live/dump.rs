@@ -243,7 +243,7 @@ fn without_btf(interpreter: &Interpreter) -> Outcome {
     let pid = target.pid.to_string();
     let finished = Pylow::start(&["dump", &pid, "--native", "--btf", "/nonexistent"])?.finish()?;
     finished.expect_code(4)?;
-    finished.expect_stderr(&["error: ", "/nonexistent", "hint: "])?;
+    finished.expect_stderr(&["error: ", "(BTF)", "hint: "])?;
     run(&["dump", &pid, "--btf", "/nonexistent"]).map(drop)
 }
 
