@@ -43,7 +43,7 @@ impl Direct for Dump {
             let options = SnapshotOptions { locals: self.locals };
             let threads = match self.native {
                 true => native::threads(&target, options, env.btf.as_deref())?,
-                false => inspect::snapshot(&target, options)?.into_iter().map(thread).collect(),
+                false => inspect::snapshot(&target, options)?.into_iter().map(Thread::from).collect(),
             };
             env.sink.block(Block::Threads(Threads { title: title(&target, threads.len()), threads }))?;
         }
@@ -57,18 +57,22 @@ fn title(target: &Target, threads: usize) -> Title {
     Title::section(format!("PID {} CPython {python} {}: {count}", target.tgid, target.process.command))
 }
 
-fn thread(thread: ThreadSnapshot) -> Thread {
-    Thread {
-        tid: thread.tid,
-        name: thread.name,
-        state: thread.state.to_string(),
-        holds_gil: thread.holds_gil,
-        frames: thread.frames.into_iter().map(frame).collect(),
-        remark: thread.remark,
+impl From<ThreadSnapshot> for Thread {
+    fn from(thread: ThreadSnapshot) -> Self {
+        Self {
+            tid: thread.tid,
+            name: thread.name,
+            state: thread.state.to_string(),
+            holds_gil: thread.holds_gil,
+            frames: thread.frames.into_iter().map(ThreadFrame::from).collect(),
+            remark: thread.remark,
+        }
     }
 }
 
-fn frame(python: PythonFrame) -> ThreadFrame {
-    let local = |local: LocalValue| Local { name: local.name, type_name: local.type_name, value: local.value };
-    ThreadFrame { frame: python.frame, locals: python.locals.map(|locals| locals.into_iter().map(local).collect()) }
+impl From<PythonFrame> for ThreadFrame {
+    fn from(python: PythonFrame) -> Self {
+        let local = |local: LocalValue| Local { name: local.name, type_name: local.type_name, value: local.value };
+        Self { frame: python.frame, locals: python.locals.map(|locals| locals.into_iter().map(local).collect()) }
+    }
 }

@@ -83,45 +83,35 @@ fn below(target: &Target, thread: &ThreadSnapshot, registers: Option<&TaskRegist
 }
 
 fn merge(symbolizer: &mut Symbolizer, tgid: u32, mut thread: ThreadSnapshot, below: Below) -> Thread {
-    let python = std::mem::take(&mut thread.frames);
-    let python_complete = thread.complete;
-    let mut shown = super::thread(thread);
     let (registers, stack, kernel) = match below {
         Below::Resting { registers, stack, kernel } => (registers, stack, kernel),
-        Below::Running | Below::Moved | Below::Ended => {
-            shown.frames = python.into_iter().map(super::frame).collect();
-            match below {
-                Below::Running => {
-                    remark(&mut shown, "native frames of a running thread can't be read without stopping it")
-                }
-                Below::Moved => remark(&mut shown, "no native frames: it ran while it was read"),
-                _ => {}
-            }
-            return shown;
+        Below::Running => {
+            return remarked(thread.into(), "native frames of a running thread can't be read without stopping it");
         }
+        Below::Moved => return remarked(thread.into(), "no native frames: it ran while it was read"),
+        Below::Ended => return thread.into(),
     };
-    match kernel {
-        Ok(frames) => shown.frames.extend(frames.into_iter().map(ThreadFrame::from)),
-        Err(err) => remark(&mut shown, &format!("no kernel frames: {}", err.message())),
-    }
-    let TaskRegisters { ip, sp, bp, lr, .. } = registers;
-    let native = NativeStack { ip, sp, bp, lr, bytes: &stack };
     let with_entry = |python: PythonFrame| {
         let entry = python.entry;
-        (super::frame(python), entry)
+        (ThreadFrame::from(python), entry)
     };
-    let python = python.into_iter().map(with_entry).collect();
-    let (merged, native_complete) = symbolizer.merge_native(tgid, &native, python, python_complete);
-    shown.frames.extend(merged);
-    if !native_complete {
-        remark(&mut shown, "the outermost native frames are missing");
+    let python = std::mem::take(&mut thread.frames).into_iter().map(with_entry).collect();
+    let TaskRegisters { ip, sp, bp, lr, .. } = registers;
+    let native = NativeStack { ip, sp, bp, lr, bytes: &stack };
+    let (merged, native_complete) = symbolizer.merge_native(tgid, &native, python, thread.complete);
+    let mut shown = Thread::from(thread);
+    match kernel {
+        Ok(frames) => shown.frames.extend(frames.into_iter().map(ThreadFrame::from)),
+        Err(err) => shown = remarked(shown, &format!("no kernel frames: {}", err.message())),
     }
-    shown
+    shown.frames.extend(merged);
+    if native_complete { shown } else { remarked(shown, "the outermost native frames are missing") }
 }
 
-fn remark(thread: &mut Thread, text: &str) {
+fn remarked(mut thread: Thread, text: &str) -> Thread {
     if !thread.remark.is_empty() {
         thread.remark.push_str("; ");
     }
     thread.remark.push_str(text);
+    thread
 }
