@@ -7,7 +7,7 @@ use super::locals::{self, LocalVariable};
 use super::object::Objects;
 use super::reader::{Fault, Read, Reader};
 use crate::event::{Frame, FrameKind};
-use crate::target::python::layout::{Layout, Offsets};
+use crate::target::python::layout::{FrameEntry, Layout, Offsets};
 use crate::target::python::objects::ObjectLayout;
 
 /// Frames kept of one thread, leaf side.
@@ -26,6 +26,8 @@ pub(super) struct RawFrame {
     pub(super) code: u64,
     /// Last instruction, as the interpreter stores it; bytes from the first instruction where it stores a pointer.
     pub(super) lasti: i32,
+    /// Whether C code called it.
+    pub(super) entry: FrameEntry,
 }
 
 impl RawFrame {
@@ -76,8 +78,15 @@ pub(super) fn walk(reader: &mut Reader, offsets: &Offsets, thread_state: u64) ->
             break;
         }
         match step(reader, offsets, at) {
-            Ok((frame, previous)) => {
-                walk.frames.extend(frame);
+            Ok((step, previous)) => {
+                match (step, walk.frames.last_mut()) {
+                    (Step::Frame(frame), _) => walk.frames.push(frame),
+                    (Step::Shim, Some(entered)) if entered.entry == FrameEntry::Unmarked => {
+                        entered.entry = FrameEntry::Shim(at);
+                    }
+                    // Nothing was called from it yet, or it is the one at the root of each thread (3.15).
+                    (Step::Shim, _) => {}
+                }
                 at = previous;
             }
             Err(_) => {
@@ -97,17 +106,27 @@ fn leaf(reader: &mut Reader, offsets: &Offsets, thread_state: u64) -> Read<u64> 
     }
 }
 
-/// One frame, none for an entry frame of the interpreter, and the address of the next.
-fn step(reader: &mut Reader, offsets: &Offsets, at: u64) -> Read<(Option<RawFrame>, u64)> {
+/// What the interpreter links.
+enum Step {
+    Frame(RawFrame),
+    /// Its own entry frame, which runs no code.
+    Shim,
+}
+
+/// What is at `at`, and the address of the next.
+fn step(reader: &mut Reader, offsets: &Offsets, at: u64) -> Read<(Step, u64)> {
     if !at.is_multiple_of(8) {
         return Err(Fault::Unreadable);
     }
     let previous = reader.pointer(at + u64::from(offsets.frame_previous))?;
-    if let Some(shim) = offsets.shim_owner
-        && u16::from(reader.u8(at + u64::from(offsets.frame_owner))?) >= shim
-    {
-        return Ok((None, previous));
+    let owner = match offsets.frame_owner {
+        0 => 0,
+        offset => reader.u8(at + u64::from(offset))?,
+    };
+    if offsets.shim_owner.is_some_and(|shim| u16::from(owner) >= shim) {
+        return Ok((Step::Shim, previous));
     }
+    let entry = if offsets.entry_flag && owner != 0 { FrameEntry::Flag } else { FrameEntry::Unmarked };
     let code = reader.pointer(at + u64::from(offsets.frame_code))? & !u64::from(offsets.code_tag_mask);
     let stored = at + u64::from(offsets.frame_lasti);
     let lasti = if offsets.lasti_is_pointer {
@@ -116,7 +135,7 @@ fn step(reader: &mut Reader, offsets: &Offsets, at: u64) -> Read<(Option<RawFram
     } else {
         reader.u32(stored)? as i32
     };
-    Ok((Some(RawFrame { address: at, code, lasti }), previous))
+    Ok((Step::Frame(RawFrame { address: at, code, lasti, entry }), previous))
 }
 
 /// What a frame needs of its code object.

@@ -19,5 +19,6 @@ mod value;
 
 pub use locals::LocalValue;
 pub use secret::is_secret;
-pub use snapshot::{SnapshotOptions, ThreadSnapshot, snapshot};
+pub use snapshot::{PythonFrame, SnapshotOptions, ThreadSnapshot, snapshot};
 pub use state::{ThreadState, WaitsFor};
+pub use task::kernel_frames;

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Frame, FrameKind};
 use crate::target::Target;
 use crate::target::memory::Memory;
-use crate::target::python::layout::Layout;
+use crate::target::python::layout::{FrameEntry, Layout};
 use crate::target::python::objects::ObjectLayout;
 
 /// What to read.
@@ -36,10 +36,35 @@ pub struct ThreadSnapshot {
     pub state: ThreadState,
     /// It holds the GIL of its interpreter.
     pub holds_gil: bool,
-    /// Leaf first, with local variables when asked for.
-    pub frames: Vec<(Frame, Option<Vec<LocalValue>>)>,
+    /// Leaf first.
+    pub frames: Vec<PythonFrame>,
+    /// The outermost Python frame is among them.
+    pub complete: bool,
     /// Why frames are missing or doubtful; empty when they are whole.
     pub remark: String,
+    look: Look,
+}
+
+/// One Python frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PythonFrame {
+    /// What to show.
+    pub frame: Frame,
+    /// Whether C code called it, for merging with the frames of the C stack.
+    pub entry: FrameEntry,
+    /// Local variables, when asked for and readable.
+    pub locals: Option<Vec<LocalValue>>,
+}
+
+impl ThreadSnapshot {
+    /// The thread of process `tgid` has not run since this was read, so that what else is read of it belongs to the same
+    /// moment. Never true of one that was running.
+    ///
+    /// # Errors
+    /// Missing rights.
+    pub fn still_holds(&self, tgid: u32) -> Result<bool> {
+        Ok(task::look(tgid, self.tid)?.is_some_and(|later| self.look.still_in(&later)))
+    }
 }
 
 /// A frame with its code object.
@@ -73,6 +98,8 @@ struct Taken {
     frames: Vec<Resolved>,
     /// The thread state whose frames come first held the GIL before and after.
     holder_of: Option<u64>,
+    /// The frames go to the outermost one.
+    complete: bool,
     remark: String,
 }
 
@@ -105,13 +132,16 @@ impl Taker<'_> {
             let name = own.iter().find_map(|thread| names.get(&thread.ident));
             let mut remark = taken.remark;
             let frames = self.frames(tid, own, &taken.look, taken.frames, &mut remark)?;
+            let complete = taken.complete;
             let snapshot = ThreadSnapshot {
                 tid,
                 name: name.map_or_else(|| state::comm(&taken.look), |name| escape(name)),
                 state,
                 holds_gil: false,
                 frames,
+                complete,
                 remark,
+                look: taken.look,
             };
             snapshots.push((snapshot, taken.holder_of));
         }
@@ -125,7 +155,7 @@ impl Taker<'_> {
         if own.is_empty() {
             let look = task::look(tgid, tid)?;
             let remark = "no Python state".to_owned();
-            return Ok(look.map(|look| Taken { look, frames: Vec::new(), holder_of: None, remark }));
+            return Ok(look.map(|look| Taken { look, frames: Vec::new(), holder_of: None, complete: true, remark }));
         }
         let mut try_count = 0;
         loop {
@@ -137,8 +167,8 @@ impl Taker<'_> {
             let holder_of = holder.filter(|_| self.holder(own) == holder);
             let Some(after) = task::look(tgid, tid)? else { return Ok(None) };
             if before.still_in(&after) {
-                let remark = end_remark(&walk);
-                return Ok(Some(Taken { look: before, frames, holder_of, remark }));
+                let (complete, remark) = (walk.end == WalkEnd::Root, end_remark(&walk));
+                return Ok(Some(Taken { look: before, frames, holder_of, complete, remark }));
             }
             let again = self.walk(own);
             let agreed = agreed_frames(&walk.frames, &again.frames);
@@ -150,7 +180,8 @@ impl Taker<'_> {
                     (false, 0) => "it ran on while it was read: no frame is certain".to_owned(),
                     (false, _) => "it ran on while it was read: inner frames are missing".to_owned(),
                 };
-                return Ok(Some(Taken { look: before, frames, holder_of, remark }));
+                let complete = walk.end == WalkEnd::Root;
+                return Ok(Some(Taken { look: before, frames, holder_of, complete, remark }));
             }
         }
     }
@@ -187,21 +218,22 @@ impl Taker<'_> {
         look: &Look,
         frames: Vec<Resolved>,
         remark: &mut String,
-    ) -> Result<Vec<(Frame, Option<Vec<LocalValue>>)>> {
+    ) -> Result<Vec<PythonFrame>> {
         let mut locals = self.locals(tid, own, look, &frames)?.into_iter();
         let mut gone = 0;
         let mut shown = Vec::with_capacity(frames.len());
         for (raw, code) in frames {
             let values = locals.next();
             let Some(code) = code else {
-                shown.push((unreadable_frame(), None));
+                shown.push(PythonFrame { frame: unreadable_frame(), entry: raw.entry, locals: None });
                 continue;
             };
             if code.is_trampoline() {
                 continue;
             }
             gone += usize::from(values == Some(None));
-            shown.push((code.frame(self.layout, raw.lasti), values.flatten()));
+            let frame = code.frame(self.layout, raw.lasti);
+            shown.push(PythonFrame { frame, entry: raw.entry, locals: values.flatten() });
         }
         if gone > 0 {
             let said = format!("it ran on while it was read: locals of {gone} frames are missing");
@@ -283,7 +315,7 @@ mod tests {
 
     #[test]
     fn walks_are_compared_from_the_root() {
-        let frame = |address, code| RawFrame { address, code, lasti: 0 };
+        let frame = |address, code| RawFrame { address, code, lasti: 0, entry: FrameEntry::Unmarked };
         let one = [frame(3, 30), frame(2, 20), frame(1, 10)];
         let other = [frame(4, 30), frame(2, 20), frame(1, 10)];
         assert_eq!(agreed_frames(&one, &one), 3);
@@ -300,7 +332,9 @@ mod tests {
             state: ThreadState::Running,
             holds_gil: false,
             frames: Vec::new(),
+            complete: true,
             remark: String::new(),
+            look: task::look(std::process::id(), std::process::id()).unwrap().unwrap(),
         };
         let mut all = [(thread(1), Some(8)), (thread(2), None), (thread(3), Some(8)), (thread(4), Some(16))];
         mark_holders(&mut all);

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::event::{Frame, FrameKind};
 
 /// A system call a thread sleeps in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,27 @@ pub(super) fn wait_channel(tgid: u32, tid: u32) -> String {
     if text == "0" { String::new() } else { text }
 }
 
+/// Kernel frames of a thread that is in the kernel, leaf first; none of one that runs or has ended. The file of a frame is
+/// its kernel module, when it is in one.
+///
+/// # Errors
+/// Missing rights (`CAP_SYS_ADMIN`), or a kernel that does not tell (`CONFIG_STACKTRACE`).
+pub fn kernel_frames(tgid: u32, tid: u32) -> Result<Vec<Frame>> {
+    let directory = directory(tgid, tid);
+    let text = file(tgid, tid, "stack")?;
+    if text.is_none() && directory.exists() {
+        return Err(Error::unsupported("this kernel tells no kernel frames").because("it has no /proc/PID/stack"));
+    }
+    Ok(text.unwrap_or_default().lines().filter_map(kernel_frame).collect())
+}
+
+/// `[<0>] futex_wait+0x5e/0x110`, with `[module]` behind it where it is in one.
+fn kernel_frame(line: &str) -> Option<Frame> {
+    let mut words = line.split_whitespace().skip(1);
+    let function = words.next()?.split('+').next()?;
+    Some(Frame { kind: FrameKind::Kernel, function: function.into(), file: words.next().map(Into::into), line: None })
+}
+
 /// Thread ids of a process, the main thread first; empty when it is gone.
 pub(super) fn all(tgid: u32) -> Result<Vec<u32>> {
     let entries = match fs::read_dir(format!("/proc/{tgid}/task")) {
@@ -128,6 +150,14 @@ fn activity(text: &str) -> Activity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernel_frames_are_names() {
+        let frame = kernel_frame("[<0>] nft_do_chain+0x12/0x340 [nf_tables]").unwrap();
+        assert_eq!((&*frame.function, frame.file.as_deref()), ("nft_do_chain", Some("[nf_tables]")));
+        let frame = kernel_frame("[<0>] do_syscall_64+0x5d/0x90").unwrap();
+        assert_eq!((frame.kind, &*frame.function, frame.file), (FrameKind::Kernel, "do_syscall_64", None));
+    }
 
     #[test]
     fn looks_are_compared() {

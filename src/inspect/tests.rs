@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::reader::Reader;
-use super::{SnapshotOptions, ThreadSnapshot, frames, snapshot, value};
+use super::{PythonFrame, SnapshotOptions, ThreadSnapshot, frames, snapshot, value};
 use crate::target::Target;
 use crate::target::memory::Memory;
 use crate::target::python::objects::ObjectLayout;
@@ -88,7 +88,7 @@ impl Drop for Program {
 
 fn functions(thread: &ThreadSnapshot) -> Vec<&str> {
     // Qualified names exist from 3.11 on: the last part is common to all.
-    thread.frames.iter().map(|(frame, _)| frame.function.rsplit('.').next().unwrap()).collect()
+    thread.frames.iter().map(|python| python.frame.function.rsplit('.').next().unwrap()).collect()
 }
 
 fn named<'a>(threads: &'a [ThreadSnapshot], name: &str) -> &'a ThreadSnapshot {
@@ -212,9 +212,9 @@ fn values_are_those_of_the_program() {
         let main = &threads[0];
         assert!(functions(main).ends_with(&["inner", "outer", "<module>"]), "{}: {main:#?}", interpreter.0);
         let locals = |function: &str| -> HashMap<String, (String, String)> {
-            let (_, locals) =
-                main.frames.iter().find(|(frame, _)| frame.function.rsplit('.').next() == Some(function)).unwrap();
-            let locals = locals.as_ref().unwrap().iter();
+            let is_it = |python: &&PythonFrame| python.frame.function.rsplit('.').next() == Some(function);
+            let python = main.frames.iter().find(is_it).unwrap();
+            let locals = python.locals.as_ref().unwrap().iter();
             locals.map(|l| (l.name.clone(), (l.type_name.clone(), l.value.clone()))).collect()
         };
         let found = locals("inner");
@@ -226,7 +226,7 @@ fn values_are_those_of_the_program() {
         let outer = locals("outer");
         assert_eq!(outer["captured"].1, "'in a cell'", "{}", interpreter.0);
         assert_eq!(outer["first"].1, "list[1](None)", "{}", interpreter.0);
-        let line = main.frames.iter().rev().nth(2).unwrap().0.line;
+        let line = main.frames.iter().rev().nth(2).unwrap().frame.line;
         let expected = VALUES.lines().position(|line| line.contains("sys.stdin.read()")).unwrap() as u32 + 1;
         assert_eq!(line, Some(expected), "{}", interpreter.0);
     }
@@ -405,7 +405,7 @@ fn no_torn_value_is_accepted() {
         let (mut accepted, mut given_up, mut wrong) = (0, 0, Vec::new());
         for _ in 0..40 {
             let threads = program.look(true);
-            for (frame, locals) in &named(&threads, "mutator").frames {
+            for PythonFrame { frame, locals, .. } in &named(&threads, "mutator").frames {
                 let function = frame.function.rsplit('.').next().unwrap();
                 if !["mutate", "pass_on"].contains(&function) {
                     continue;

@@ -29,7 +29,7 @@ pub use object::Object;
 pub use perf::online_cpus;
 pub use plan::{Function, Plan};
 pub use ring::{Reader, Stopper};
-pub use tasks::{TaskRegisters, registers};
+pub use tasks::{TaskIterator, TaskRegisters};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Loss;

@@ -214,6 +214,13 @@ pub struct ThreadFrame {
     pub locals: Option<Vec<Local>>,
 }
 
+/// Without local variables.
+impl From<Frame> for ThreadFrame {
+    fn from(frame: Frame) -> Self {
+        Self { frame, locals: None }
+    }
+}
+
 /// One local variable.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Local {

@@ -82,7 +82,7 @@ fn blocked(thread: ThreadSnapshot, tgid: u32, since_ns: u64) -> Option<Pending> 
     };
     let whole = if thread.remark.is_empty() { StackStatus::ROOT } else { StackStatus::FAULT };
     let holds = if thread.holds_gil { StackStatus::HOLDS_GIL.0 } else { 0 };
-    let frames = thread.frames.into_iter().map(|(frame, _)| frame).collect();
+    let frames = thread.frames.into_iter().map(|python| python.frame).collect();
     Some(Pending {
         at: Stamp { ktime_ns: since_ns, tgid, tid: thread.tid, cpu: 0 },
         before: true,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::event::{CodeClass, Frame, FrameKind, Stack, StackStatus};
 use crate::target::memory::Memory;
-use crate::target::python::layout::Layout;
+use crate::target::python::layout::{FrameEntry, Layout};
 
 use kernel::KernelSymbols;
 use merge::{CFrame, Reach, Walked};
@@ -173,7 +173,7 @@ impl Symbolizer {
         let kernel = kernel.iter().map(|&address| self.kernel.frame(&mut self.resolver.names, address));
         frames.extend(kernel.skip_while(|frame| kernel::is_tracing(&frame.function)));
         match native {
-            Some(native) => frames.extend(self.merged(tgid, walked, native, status)),
+            Some(native) => frames.extend(self.merged(tgid, walked, native, status.has(StackStatus::ROOT)).0),
             None => frames.extend(walked.into_iter().filter_map(Walked::into_frame)),
         }
         let status = if any_gone { StackStatus(status.0 | StackStatus::CODE_FAULT.0) } else { status };
@@ -183,6 +183,26 @@ impl Symbolizer {
             self.stacks.remember(&self.words, &stack);
         }
         stack
+    }
+
+    /// Puts native frames around Python frames that were read otherwise, e.g. by `inspect`, and keeps whatever hangs on
+    /// these. Both are leaf first and of the same moment; `python_complete` says that the outermost Python frame is among
+    /// them. Also returns whether the native stack was unwound to its outermost frame.
+    pub fn merge_native<T: From<Frame>>(
+        &mut self,
+        tgid: u32,
+        native: &NativeStack<'_>,
+        python: Vec<(T, FrameEntry)>,
+        python_complete: bool,
+    ) -> (Vec<T>, bool) {
+        let mut walked = Vec::with_capacity(python.len());
+        for (frame, entry) in python {
+            walked.push(Walked::Frame { frame, entry: entry == FrameEntry::Flag });
+            if let FrameEntry::Shim(address) = entry {
+                walked.push(Walked::Shim(address));
+            }
+        }
+        self.merged(tgid, walked, native, python_complete)
     }
 
     /// What kind of code a sample interrupted; for native code also the base name of the file it is in.
@@ -246,32 +266,38 @@ impl Symbolizer {
         (walked, any_gone)
     }
 
-    fn merged(
+    /// Merges, and says whether the native stack was unwound to its outermost frame.
+    fn merged<T: From<Frame>>(
         &mut self,
         tgid: u32,
-        walked: Vec<Walked<Frame>>,
+        walked: Vec<Walked<T>>,
         native: &NativeStack<'_>,
-        status: StackStatus,
-    ) -> Vec<Frame> {
+        python_complete: bool,
+    ) -> (Vec<T>, bool) {
         let Some(process) = self.processes.get_mut(&tgid) else {
-            return walked.into_iter().filter_map(Walked::into_frame).collect();
+            return (walked.into_iter().filter_map(Walked::into_frame).collect(), false);
         };
         let (c_frames, complete) = process.c_frames(&mut self.resolver, native);
         self.unwound.stacks += 1;
         self.unwound.complete += u64::from(complete);
-        match &process.layout {
+        let frames = match &process.layout {
             Some(layout) => {
-                let reach = Reach { native: complete, python: status.has(StackStatus::ROOT) };
+                let reach = Reach { native: complete, python: python_complete };
                 merge::merge(layout.merge_rule(), walked, c_frames, reach)
             }
             None => c_frames.into_iter().map(|c_frame| c_frame.frame).collect(),
-        }
+        };
+        (frames, complete)
     }
 }
 
 impl Process {
     /// The named C stack, and whether it is complete.
-    fn c_frames(&mut self, resolver: &mut Resolver, native: &NativeStack<'_>) -> (Vec<CFrame<Frame>>, bool) {
+    fn c_frames<T: From<Frame>>(
+        &mut self,
+        resolver: &mut Resolver,
+        native: &NativeStack<'_>,
+    ) -> (Vec<CFrame<T>>, bool) {
         let Resolver { names, images, native: symbols, cache } = resolver;
         let unwound = self.unwinder.unwind(native, &mut self.modules, images, names, cache);
         let tgid = self.memory.tgid();
@@ -282,7 +308,7 @@ impl Process {
                     && module.in_evaluation(frame.address)
             });
             let (low, high) = (frame.low, frame.high);
-            CFrame { frame: symbols.frame(names, tgid, module, frame.address), low, high, interpreter }
+            CFrame { frame: symbols.frame(names, tgid, module, frame.address).into(), low, high, interpreter }
         };
         (unwound.frames.into_iter().map(named).collect(), unwound.complete)
     }

@@ -3,6 +3,9 @@
 
 use crate::error::{Error, Result};
 
+/// No page of a supported architecture is smaller.
+const PAGE: u64 = 4096;
+
 /// Memory of one process.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -32,19 +35,42 @@ impl Memory {
         if got >= 0 {
             return Err(Error::failed(format!("only {got} of {} bytes readable at {address:#x}", buffer.len())));
         }
+        Err(self.explain(std::io::Error::last_os_error(), address, buffer.len()))
+    }
+
+    /// The bytes from `address` up to the first page that is not readable, at most `limit`.
+    pub fn readable(&self, address: u64, limit: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; limit];
+        // One range a page: the kernel reads whole ranges, and stops before the first that it can't.
+        let end = address.saturating_add(limit as u64);
+        let mut ranges = Vec::new();
+        let mut start = address;
+        while start < end && ranges.len() < libc::UIO_MAXIOV as usize {
+            let next = end.min((start | (PAGE - 1)).saturating_add(1));
+            ranges.push(libc::iovec { iov_base: start as *mut libc::c_void, iov_len: (next - start) as usize });
+            start = next;
+        }
+        let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let (tgid, count) = (self.tgid as libc::pid_t, ranges.len() as libc::c_ulong);
+        // SAFETY: `local` describes `bytes`, which is exclusively borrowed; the kernel checks the ranges.
+        let got = unsafe { libc::process_vm_readv(tgid, &local, 1, ranges.as_ptr(), count, 0) };
         let err = std::io::Error::last_os_error();
+        match (usize::try_from(got), err.raw_os_error()) {
+            (Ok(got), _) => bytes.truncate(got),
+            (Err(_), Some(libc::EFAULT)) => bytes.clear(),
+            (Err(_), _) => return Err(self.explain(err, address, limit)),
+        }
+        Ok(bytes)
+    }
+
+    fn explain(&self, err: std::io::Error, address: u64, length: usize) -> Error {
+        let tgid = self.tgid;
         match err.raw_os_error() {
-            Some(libc::ESRCH) => Err(Error::target_gone(format!("process {} is gone", self.tgid))),
-            Some(libc::EPERM) => {
-                Err(Error::not_permitted(format!("not permitted to read the memory of process {}", self.tgid))
-                    .because("process_vm_readv: the kernel asks for the right to trace it")
-                    .hint(super::process::permission_hint()))
-            }
-            _ => Err(Error::from(err).context(format!(
-                "cannot read {} bytes at {address:#x} of process {}",
-                buffer.len(),
-                self.tgid
-            ))),
+            Some(libc::ESRCH) => Error::target_gone(format!("process {tgid} is gone")),
+            Some(libc::EPERM) => Error::not_permitted(format!("not permitted to read the memory of process {tgid}"))
+                .because("process_vm_readv: the kernel asks for the right to trace it")
+                .hint(super::process::permission_hint()),
+            _ => Error::from(err).context(format!("cannot read {length} bytes at {address:#x} of process {tgid}")),
         }
     }
 
@@ -94,5 +120,31 @@ impl Memory {
         let mut buffer = [0; 4];
         self.read(address, &mut buffer)?;
         Ok(u32::from_le_bytes(buffer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_stops_at_the_first_unreadable_page() {
+        let page = PAGE as usize;
+        // SAFETY: asks for fresh memory anywhere; touches nothing that exists.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), 4 * page, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        assert_ne!(base, libc::MAP_FAILED);
+        let base = base as u64;
+        // SAFETY: the third page of the mapping above, which nothing else uses.
+        assert_eq!(unsafe { libc::mprotect((base + 2 * PAGE) as *mut libc::c_void, page, libc::PROT_NONE) }, 0);
+        let memory = Memory::of(std::process::id());
+        let length = |address, limit| memory.readable(address, limit).unwrap().len();
+        assert_eq!(length(base + 8, 1 << 20), 2 * page - 8);
+        assert_eq!(length(base + 8, 100), 100);
+        assert_eq!(length(base + PAGE - 8, 16), 16);
+        assert_eq!(length(base + 2 * PAGE, page), 0);
+        // SAFETY: the mapping made above.
+        unsafe { libc::munmap(base as *mut libc::c_void, 4 * page) };
     }
 }

@@ -13,6 +13,7 @@ mod target;
 
 mod capture;
 mod counts;
+mod dump;
 mod errors;
 mod life;
 mod samples;
@@ -94,6 +95,7 @@ fn main() {
     counts::add_to(&mut suite);
     capture::add_to(&mut suite);
     triage::add_to(&mut suite);
+    dump::add_to(&mut suite);
     errors::add_to(&mut suite);
     libtest_mimic::run(&arguments, suite.trials).exit();
 }

@@ -1,11 +1,13 @@
 //! `pylow dump PID`: every thread of a process at this moment, without stopping it.
 
+mod native;
+
 use clap::Args;
 
 use crate::command::args::TargetArgs;
 use crate::command::{Direct, Env, Named};
 use crate::error::Result;
-use crate::inspect::{self, SnapshotOptions, ThreadSnapshot};
+use crate::inspect::{self, LocalValue, PythonFrame, SnapshotOptions, ThreadSnapshot};
 use crate::report::{Block, Local, Thread, ThreadFrame, Threads, Title};
 use crate::session;
 use crate::target::Target;
@@ -19,6 +21,9 @@ pub struct Dump {
     /// Local variables of every frame: name, type, short value; names that look like secrets are masked
     #[arg(long)]
     locals: bool,
+    /// C and kernel functions around the Python frames too, of threads that wait (needs BPF)
+    #[arg(long)]
+    native: bool,
 }
 
 impl Named for Dump {
@@ -27,6 +32,7 @@ impl Named for Dump {
     const EXAMPLES: &'static [(&'static str, &'static str)] = &[
         ("pylow dump 4821", "stacks of all threads; the process is not stopped"),
         ("pylow dump 4821 --locals", "with local variables"),
+        ("pylow dump 4821 --native", "with the C library, extension modules and kernel functions it waits in"),
     ];
 }
 
@@ -34,32 +40,39 @@ impl Direct for Dump {
     fn run(&self, env: &mut Env<'_>) -> Result<()> {
         for target in session::targets(&self.target.required()?)? {
             let target = target?;
-            env.sink.block(Block::Threads(threads(&target, self.locals)?))?;
+            let options = SnapshotOptions { locals: self.locals };
+            let threads = match self.native {
+                true => native::threads(&target, options, env.btf.as_deref())?,
+                false => inspect::snapshot(&target, options)?.into_iter().map(Thread::from).collect(),
+            };
+            env.sink.block(Block::Threads(Threads { title: title(&target, threads.len()), threads }))?;
         }
         Ok(())
     }
 }
 
-fn threads(target: &Target, locals: bool) -> Result<Threads> {
-    let threads: Vec<Thread> = inspect::snapshot(target, SnapshotOptions { locals })?.into_iter().map(thread).collect();
+fn title(target: &Target, threads: usize) -> Title {
     let python = target.process.python.as_deref().unwrap_or("unknown");
-    let count = units::plural(threads.len() as u64, "thread");
-    let title = format!("PID {} CPython {python} {}: {count}", target.tgid, target.process.command);
-    Ok(Threads { title: Title::section(title), threads })
+    let count = units::plural(threads as u64, "thread");
+    Title::section(format!("PID {} CPython {python} {}: {count}", target.tgid, target.process.command))
 }
 
-fn thread(thread: ThreadSnapshot) -> Thread {
-    let frames = thread.frames.into_iter().map(|(frame, locals)| {
-        let local =
-            |local: inspect::LocalValue| Local { name: local.name, type_name: local.type_name, value: local.value };
-        ThreadFrame { frame, locals: locals.map(|locals| locals.into_iter().map(local).collect()) }
-    });
-    Thread {
-        tid: thread.tid,
-        name: thread.name,
-        state: thread.state.to_string(),
-        holds_gil: thread.holds_gil,
-        frames: frames.collect(),
-        remark: thread.remark,
+impl From<ThreadSnapshot> for Thread {
+    fn from(thread: ThreadSnapshot) -> Self {
+        Self {
+            tid: thread.tid,
+            name: thread.name,
+            state: thread.state.to_string(),
+            holds_gil: thread.holds_gil,
+            frames: thread.frames.into_iter().map(ThreadFrame::from).collect(),
+            remark: thread.remark,
+        }
+    }
+}
+
+impl From<PythonFrame> for ThreadFrame {
+    fn from(python: PythonFrame) -> Self {
+        let local = |local: LocalValue| Local { name: local.name, type_name: local.type_name, value: local.value };
+        Self { frame: python.frame, locals: python.locals.map(|locals| locals.into_iter().map(local).collect()) }
     }
 }

@@ -45,6 +45,17 @@ pub enum MergeRule {
     ShimAddress,
 }
 
+/// Whose call began a Python frame, as far as the interpreter's frames say it: what [`MergeRule`] goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameEntry {
+    /// The Python frame's below it (3.11+); up to 3.10 nothing is said.
+    Unmarked,
+    /// C code's: `is_entry` (3.11).
+    Flag,
+    /// C code's: below it is the entry frame at this address of the C stack (3.12+).
+    Shim(u64),
+}
+
 /// Offsets inside the interpreter's structs, in bytes. One per minor version; from 3.13 read from `_Py_DebugOffsets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offsets {
