@@ -136,6 +136,14 @@ impl StackFold {
         id
     }
 
+    /// The sampling period of the run, where it is not what was asked for (a replay).
+    pub fn sampled_at(&mut self, frequency: u32) {
+        let Some(real_ns) = 1_000_000_000_u64.checked_div(frequency.into()) else { return };
+        if let Measure::Cpu { period_ns } | Measure::Wall { period_ns } = &mut self.measure {
+            *period_ns = real_ns;
+        }
+    }
+
     /// Nothing was added.
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty()

@@ -11,6 +11,7 @@ pub struct Summary {
     started: Option<Started>,
     ended: Option<Ended>,
     last_ns: u64,
+    cpu_ns: u64,
     completeness: Completeness,
 }
 
@@ -23,6 +24,7 @@ impl Summary {
         match event {
             Event::Started(started) => self.started = Some(started.clone()),
             Event::Ended(ended) => self.ended = Some(ended.clone()),
+            Event::Totals(totals) => self.cpu_ns += totals.cpu_ns,
             _ => {}
         }
         if let Some(at) = event.at() {
@@ -59,6 +61,27 @@ impl Summary {
         let lost = self.ended.as_ref().map_or(0, |ended| ended.loss.lost);
         let whole = units::share(self.completeness.complete(), self.completeness.stacks());
         format!("{whole} of stacks complete, {} lost", units::plural(lost, "event"))
+    }
+
+    /// Part of the stacks that is whole, 0 to 1; 1 when none was taken.
+    pub fn complete_share(&self) -> f64 {
+        match self.completeness.stacks() {
+            0 => 1.0,
+            stacks => self.completeness.complete() as f64 / stacks as f64,
+        }
+    }
+
+    /// Why there are no on-CPU samples.
+    pub fn no_samples(&self) -> String {
+        let period = units::duration(self.period_ns());
+        match self.cpu_ns {
+            0 => format!("No samples: {}, it did not run on a CPU", self.nothing_seen()),
+            ns => format!(
+                "No samples: it ran for {} in {}, and a sample is taken every {period}; watch longer or sample more often",
+                units::duration(ns),
+                units::duration(self.wall_ns())
+            ),
+        }
     }
 
     /// Why there is nothing to show.

@@ -4,6 +4,7 @@
 pub mod args;
 mod filter;
 mod kernel;
+mod output;
 mod python;
 mod triage;
 

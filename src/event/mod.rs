@@ -132,7 +132,7 @@ pub struct Loss {
     pub generated: u64,
     /// Of them: no room in the ring.
     pub lost: u64,
-    /// Native stacks without room in the ring: their samples have Python frames only.
+    /// Stacks that arrived without the native frames that were asked for: they show Python frames only.
     pub native_lost: u64,
     /// Fork, exec or exit notices without room in the ring.
     pub process_lost: u64,

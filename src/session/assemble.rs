@@ -37,7 +37,10 @@ pub(super) struct Assembler {
     natives: HashMap<u32, NativeRecord>,
     waits: Waits,
     execed: bool,
+    tid: Option<u32>,
     native: bool,
+    /// Samples that came without the native stack that was asked for.
+    native_missing: u64,
     fault_weight: u64,
     last_ns: u64,
 }
@@ -51,7 +54,9 @@ impl Assembler {
             natives: HashMap::new(),
             waits: Waits::default(),
             execed: false,
+            tid: plan.tid,
             native: plan.native,
+            native_missing: 0,
             fault_weight: plan.faults_every.unwrap_or(1).into(),
             last_ns: started_ns,
         };
@@ -78,6 +83,11 @@ impl Assembler {
         }
     }
 
+    /// Stacks that show Python frames only since their native stack was lost.
+    pub(super) fn native_missing(&self) -> u64 {
+        self.native_missing
+    }
+
     /// Every process that was followed at some time.
     pub(super) fn tgids(&self) -> Vec<u32> {
         let mut tgids: Vec<u32> = self.ever.iter().copied().collect();
@@ -94,17 +104,19 @@ impl Assembler {
         monitor: &mut dyn Monitor,
     ) -> Result<()> {
         for target in targets {
+            // Marked before they are looked at: a thread that runs on in between then reports the end of its wait.
+            let mut tids = process::threads(target.tgid)?;
+            tids.retain(|tid| self.tid.is_none_or(|only| only == *tid));
+            probe.already_blocked(&tids, since_ns)?;
             match super::waits::blocked_threads(target, since_ns) {
                 Ok(blocked) => {
-                    let tids: Vec<u32> = blocked.iter().map(|pending| pending.at.tid).collect();
-                    probe.already_blocked(&tids, since_ns)?;
-                    for pending in blocked {
+                    blocked.into_iter().filter(|pending| tids.contains(&pending.at.tid)).for_each(|pending| {
                         self.waits.begin(pending);
-                    }
+                    })
                 }
                 Err(err) if err.kind() == ErrorKind::TargetGone => {}
                 Err(err) => {
-                    monitor.warn(&format!("waits that began before the attach are not seen: {}", err.message()))
+                    monitor.warn(&format!("waits that began before the attach are not seen: {}", err.message()));
                 }
             }
         }
@@ -157,6 +169,7 @@ impl Assembler {
         let at = record.at;
         self.last_ns = self.last_ns.max(at.ktime_ns);
         let native = self.natives.remove(&at.tid).filter(|native| native.at.ktime_ns == at.ktime_ns);
+        self.native_missing += u64::from(self.native && native.is_none());
         let stack = self.resolve(record, native);
         match record.cause {
             StackCause::Sample => {

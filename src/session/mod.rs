@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, bounded, never, select, tick};
 
 use crate::error::{Context, Error, Result};
 use crate::event::record::Writer;
-use crate::event::{EndReason, Ended, Event, Process, Started};
+use crate::event::{EndReason, Ended, Event, Loss, Process, Started};
 use crate::probe::{self, Links, Plan, Probe, Record, Slots};
 use crate::target::function::{self, FunctionSite};
 use crate::target::{Target, clock, process};
@@ -143,7 +143,8 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     for total in totals.finish(&assembler.tgids()) {
         out.event(&Event::Totals(total))?;
     }
-    out.event(&Event::Ended(Ended { ktime_ns: clock::monotonic_ns(), reason, loss: probe.loss()? }))?;
+    let loss = Loss { native_lost: assembler.native_missing(), ..probe.loss()? };
+    out.event(&Event::Ended(Ended { ktime_ns: clock::monotonic_ns(), reason, loss }))?;
     Ok(out.close())
 }
 

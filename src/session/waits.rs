@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::event::{Stack, StackStatus, Stamp, Wait};
 use crate::inspect::{self, SnapshotOptions, ThreadSnapshot, ThreadState, WaitsFor};
-use crate::target::Target;
+use crate::target::{Target, process};
 
 /// A wait that has begun.
 #[derive(Clone, Debug)]
@@ -38,12 +38,13 @@ impl Waits {
         self.0.insert(pending.at.tid, pending);
     }
 
-    /// It runs again.
+    /// It runs again. `blocked_at_ns` names the wait; an earlier time means that its mark was overwritten by the one that
+    /// pylow sets at its start, and only the beginning is wrong.
     pub(super) fn end(&mut self, tid: u32, blocked_at_ns: u64, blocked_ns: u64, runqueue_ns: u64) -> Option<Wait> {
-        if self.0.get(&tid)?.at.ktime_ns != blocked_at_ns {
-            return None;
-        }
-        self.0.remove(&tid).map(|pending| pending.ended(blocked_ns, runqueue_ns, false))
+        let pending = self.0.remove(&tid)?;
+        // A later wait than the pending one: the pending one's end was lost.
+        let late_ns = pending.at.ktime_ns.checked_sub(blocked_at_ns)?;
+        Some(pending.ended(blocked_ns.saturating_sub(late_ns), runqueue_ns, false))
     }
 
     /// Waits of a process that ended.
@@ -55,6 +56,8 @@ impl Waits {
     pub(super) fn still_open(&mut self, now_ns: u64) -> Vec<Wait> {
         let mut open: Vec<Wait> = std::mem::take(&mut self.0)
             .into_values()
+            // The end of an ended thread's wait was lost with its record, and counted there.
+            .filter(|pending| process::has_thread(pending.at.tgid, pending.at.tid))
             .map(|pending| {
                 let blocked_ns = now_ns.saturating_sub(pending.at.ktime_ns);
                 pending.ended(blocked_ns, 0, true)

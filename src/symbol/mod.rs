@@ -36,6 +36,9 @@ use unwind::ProcessUnwinder;
 pub use python::{CodeKey, GONE, RecordString, ResolvedFrame, SymbolRecord};
 pub use unwind::NativeStack;
 
+/// Name of the frame that stands for callers beyond the walker's limit.
+pub const CALLERS_LEFT_OUT: &str = "[callers left out]";
+
 /// Top byte of a Python frame's word: `FRAME_SHIM` and `FRAME_ENTRY` of bpf/pylow.h; below it the address.
 const MARK_SHIM: u64 = 1;
 const MARK_ENTRY: u64 = 2;
@@ -168,7 +171,10 @@ impl Symbolizer {
                 return stack;
             }
         }
-        let (walked, any_gone) = self.walked(tgid, python);
+        let (mut walked, any_gone) = self.walked(tgid, python);
+        if status.has(StackStatus::TRUNCATED) {
+            walked.push(Walked::Frame { frame: self.outer_frames(), entry: false });
+        }
         let mut frames = Vec::with_capacity(kernel.len() + walked.len());
         let kernel = kernel.iter().map(|&address| self.kernel.frame(&mut self.resolver.names, address));
         frames.extend(kernel.skip_while(|frame| kernel::is_tracing(&frame.function)));
@@ -203,6 +209,16 @@ impl Symbolizer {
             }
         }
         self.merged(tgid, walked, native, python_complete)
+    }
+
+    /// Stands for the callers that were not walked.
+    fn outer_frames(&mut self) -> Frame {
+        Frame {
+            kind: FrameKind::Python,
+            function: self.resolver.names.intern(CALLERS_LEFT_OUT),
+            file: None,
+            line: None,
+        }
     }
 
     /// What kind of code a sample interrupted; for native code also the base name of the file it is in.

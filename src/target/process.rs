@@ -211,6 +211,11 @@ fn numbers(entries: fs::ReadDir) -> Vec<u32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// Whether the thread still exists.
+pub fn has_thread(tgid: u32, tid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{tgid}/task/{tid}")).exists()
+}
+
 /// Every process below `tgid`, parents before their children.
 pub fn descendants(tgid: u32) -> Result<Vec<u32>> {
     // A process that ends during the scan is not a descendant any more.

@@ -1,6 +1,5 @@
 //! `pylow flame PID`: where time goes, as a flame graph or in another tool's format.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,6 +11,7 @@ use serde_json::json;
 use crate::aggregate::stacks::{Measure, Split, StackFold};
 use crate::aggregate::summary::Summary;
 use crate::command::args::LiveArgs;
+use crate::command::output::OutputFile;
 use crate::command::{Fold, Live, Named, Words};
 use crate::error::{Context, Result};
 use crate::event::{Event, Started};
@@ -30,10 +30,10 @@ pub struct Flame {
     /// Where the result goes; the ending chooses the format: .svg, .html, .folded, .json (speedscope), .pb.gz (pprof)
     #[arg(long, short, value_name = "FILE", default_value = "flamegraph.svg")]
     output: PathBuf,
-    /// Time spent waiting instead of time on the CPU
+    /// Time spent waiting instead of time on the CPU (without time in the run queue)
     #[arg(long, conflicts_with = "idle")]
     off_cpu: bool,
-    /// Wall-clock time: on the CPU and waiting together
+    /// Wall-clock time: on the CPU, waiting and in the run queue together
     #[arg(long)]
     idle: bool,
     /// Native frames too: C extensions, the interpreter's callees, libc
@@ -141,6 +141,7 @@ impl Live for Flame {
             Trigger::Cpu => {
                 plan.samples = (!self.off_cpu).then_some(self.frequency);
                 plan.waits = self.off_cpu || self.idle;
+                plan.preemptions = self.idle;
             }
             Trigger::Faults => plan.faults_every = Some(FAULTS_EVERY),
             Trigger::Syscall(number, _) => plan.syscall_stacks = Some(*number),
@@ -155,7 +156,7 @@ impl Live for Flame {
         Ok(Box::new(FlameFold {
             stacks: StackFold::new(self.measure(), split),
             summary: Summary::default(),
-            output: self.output.clone(),
+            output: OutputFile::create(&self.output)?,
             format,
             subject: self.subject(),
         }))
@@ -165,7 +166,7 @@ impl Live for Flame {
 struct FlameFold {
     stacks: StackFold,
     summary: Summary,
-    output: PathBuf,
+    output: OutputFile,
     format: Format,
     subject: String,
 }
@@ -173,14 +174,19 @@ struct FlameFold {
 impl Fold for FlameFold {
     fn event(&mut self, event: &Event, _sink: &mut dyn Sink) -> io::Result<()> {
         self.summary.event(event);
-        match event {
-            Event::Sample { at, stack, .. } => {
-                let value = if let Measure::Wall { period_ns } = self.stacks.measure() { period_ns } else { 1 };
-                self.stacks.add(stack, *at, value);
+        let measure = self.stacks.measure();
+        match (event, measure) {
+            (Event::Started(started), _) => self.stacks.sampled_at(started.frequency),
+            (Event::Sample { at, stack, .. }, Measure::Cpu { .. }) => self.stacks.add(stack, *at, 1),
+            (Event::Sample { at, stack, .. }, Measure::Wall { period_ns }) => self.stacks.add(stack, *at, period_ns),
+            (Event::Wait(wait), Measure::OffCpu) => self.stacks.add(&wait.stack, wait.at, wait.blocked_ns),
+            (Event::Wait(wait), Measure::Wall { .. }) => {
+                self.stacks.add(&wait.stack, wait.at, wait.blocked_ns + wait.runqueue_ns);
             }
-            Event::Syscall { at, stack, .. } | Event::Function { at, stack } => self.stacks.add(stack, *at, 1),
-            Event::Fault { at, weight, stack, .. } => self.stacks.add(stack, *at, *weight),
-            Event::Wait(wait) => self.stacks.add(&wait.stack, wait.at, wait.blocked_ns),
+            (Event::Fault { at, weight, stack, .. }, Measure::Faults) => self.stacks.add(stack, *at, *weight),
+            (Event::Syscall { at, stack, .. } | Event::Function { at, stack }, Measure::Calls) => {
+                self.stacks.add(stack, *at, 1);
+            }
             _ => {}
         }
         Ok(())
@@ -188,16 +194,24 @@ impl Fold for FlameFold {
 
     fn finish(&mut self, sink: &mut dyn Sink) -> Result<()> {
         if self.stacks.is_empty() {
-            let text = format!("No samples: {}; nothing was written", self.summary.nothing_seen());
+            let why = match self.stacks.measure() {
+                Measure::Cpu { .. } => self.summary.no_samples(),
+                _ => format!("No samples: {}", self.summary.nothing_seen()),
+            };
+            let text = format!("{why}; nothing was written");
             sink.block(Block::Line(Line { what: "no_samples", text, values: serde_json::Map::new() }))?;
         } else {
-            self.write().context(|| format!("cannot write {}", self.output.display()))?;
+            self.write().context(|| format!("cannot write {}", self.output.path.display()))?;
             let what = if self.format == Format::Svg { "flame graph" } else { "profile" };
-            let text = format!("✓ Saved {what} to {} ({})", self.output.display(), self.description());
+            let text = format!("✓ Saved {what} to {} ({})", self.output.path.display(), self.description());
             let mut values = serde_json::Map::new();
-            values.insert("output".into(), json!(self.output.display().to_string()));
+            values.insert("output".into(), json!(self.output.path.display().to_string()));
             values.insert("unit".into(), json!(self.stacks.measure().unit()));
             values.insert("total".into(), json!(self.stacks.total()));
+            values.insert("pid".into(), json!(self.summary.pid()));
+            values.insert("duration_ns".into(), json!(self.summary.wall_ns()));
+            values.insert("frequency".into(), json!(self.summary.started().map_or(0, |started| started.frequency)));
+            values.insert("complete_share".into(), json!(self.summary.complete_share()));
             sink.block(Block::Line(Line { what: "flame", text, values }))?;
         }
         Ok(sink.block(self.summary.note())?)
@@ -222,10 +236,10 @@ impl FlameFold {
         format!("{} of {target}, {}{frequency}", self.subject, units::duration(self.summary.wall_ns()))
     }
 
-    fn write(&self) -> Result<()> {
+    fn write(&mut self) -> Result<()> {
         let (title, subtitle) = (self.title(), self.description());
         let flame = svg::Flame { title: &title, subtitle: &subtitle };
-        let mut out = BufWriter::new(File::create(&self.output)?);
+        let mut out = BufWriter::new(&mut self.output.file);
         let recording = Recording {
             name: &title,
             unix_seconds: self.summary.started().map_or(0, |started| started.unix_seconds),
@@ -246,7 +260,9 @@ impl FlameFold {
             Format::Speedscope => export::write_speedscope(&self.stacks, &recording, &mut out)?,
             Format::Pprof => export::write_pprof(&self.stacks, &recording, &mut out)?,
         }
-        Ok(out.flush()?)
+        out.flush()?;
+        drop(out);
+        self.output.keep()
     }
 }
 

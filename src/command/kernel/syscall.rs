@@ -77,7 +77,11 @@ impl Fold for Folded {
 
     fn finish(&mut self, sink: &mut dyn Sink) -> Result<()> {
         if self.totals.entered() == 0 {
-            let text = format!("No system calls: {}", self.summary.nothing_seen());
+            let text = format!(
+                "No system call began: {}; `pylow dump {}` shows calls that began before",
+                self.summary.nothing_seen(),
+                self.summary.pid()
+            );
             sink.block(Block::Line(Line { what: "no_syscalls", text, values: serde_json::Map::new() }))?;
         } else {
             sink.block(Block::Counts(self.totals.counts(Title::map("@sys_counts"), self.top)))?;

@@ -68,6 +68,9 @@ struct Folded {
 impl Fold for Folded {
     fn event(&mut self, event: &Event, _sink: &mut dyn Sink) -> io::Result<()> {
         self.summary.event(event);
+        if let Event::Started(started) = event {
+            self.stacks.sampled_at(started.frequency);
+        }
         if let Event::Sample { at, stack, .. } = event {
             self.stacks.add(stack, *at, 1);
         }
@@ -76,7 +79,7 @@ impl Fold for Folded {
 
     fn finish(&mut self, sink: &mut dyn Sink) -> Result<()> {
         if self.stacks.is_empty() {
-            let text = format!("No samples: {}, it did not run on a CPU", self.summary.nothing_seen());
+            let text = self.summary.no_samples();
             sink.block(Block::Line(Line { what: "no_samples", text, values: serde_json::Map::new() }))?;
         } else {
             let (rows, hidden) = self.stacks.top(self.top);

@@ -82,6 +82,9 @@ const KINDS: [(CodeClass, &str); 4] = [
 impl Fold for Folded {
     fn event(&mut self, event: &Event, _sink: &mut dyn Sink) -> io::Result<()> {
         self.summary.event(event);
+        if let Event::Started(started) = event {
+            self.stacks.sampled_at(started.frequency);
+        }
         if let Event::Sample { at, stack, class, module } = event {
             self.stacks.add(stack, *at, 1);
             let kind = KINDS.iter().position(|(known, _)| known == class).unwrap_or(0) as u8;
@@ -92,7 +95,7 @@ impl Fold for Folded {
 
     fn finish(&mut self, sink: &mut dyn Sink) -> Result<()> {
         if self.stacks.is_empty() {
-            let text = format!("No samples: {}, it did not run on a CPU", self.summary.nothing_seen());
+            let text = self.summary.no_samples();
             sink.block(Block::Line(Line { what: "no_samples", text, values: serde_json::Map::new() }))?;
             return Ok(sink.block(self.summary.note())?);
         }
