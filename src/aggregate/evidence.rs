@@ -7,7 +7,7 @@ use super::lines::by_line;
 use super::stacks::{Measure, Split, StackFold, ThreadId};
 use super::syscalls::SyscallFold;
 use super::waits::{Cause, cause};
-use crate::event::{CodeClass, Event, Frame, FrameKind, Loss, ProcessTotals, StackStatus, Wait};
+use crate::event::{CodeClass, EndReason, Event, Frame, FrameKind, Loss, ProcessTotals, StackStatus, Wait};
 
 /// A wait that lasted this share of the run took up all of it: attaching takes a moment per thread.
 const WHOLE_RUN_SHARE: f64 = 0.95;
@@ -41,6 +41,10 @@ pub struct Evidence {
     pub gil_held_waiting_ns: u64,
     /// Per cause, the line that waited longest; its shares are of all waiting for that cause.
     pub waits_at: BTreeMap<Cause, HotLine>,
+    /// Every thread was stopped, by a signal or a debugger, all the time.
+    pub stopped: bool,
+    /// The target ended or became another program: there is nothing to run next on it.
+    pub gone: bool,
     /// What did not arrive.
     pub loss: Loss,
 }
@@ -146,6 +150,10 @@ pub struct HotLine {
 pub struct EvidenceFold {
     evidence: Evidence,
     started_ns: u64,
+    /// Processes followed at some time.
+    followed: usize,
+    /// Time stopped, by thread.
+    stopped_ns: BTreeMap<ThreadId, u64>,
     threads: BTreeMap<ThreadId, ThreadEvidence>,
     syscalls: Option<SyscallFold>,
     on_cpu: StackFold,
@@ -158,6 +166,8 @@ impl Default for EvidenceFold {
         Self {
             evidence: Evidence::default(),
             started_ns: 0,
+            followed: 0,
+            stopped_ns: BTreeMap::new(),
             threads: BTreeMap::new(),
             syscalls: None,
             on_cpu: StackFold::new(Measure::Cpu { period_ns: 1 }, Split::Together),
@@ -173,6 +183,7 @@ impl EvidenceFold {
         match event {
             Event::Started(started) => {
                 self.started_ns = started.ktime_ns;
+                self.followed = started.processes.len();
                 self.evidence.pid = started.processes.first().map_or(0, |process| process.tgid);
                 self.evidence.cpus = started.cpus;
                 self.evidence.period_ns = 1_000_000_000_u64.checked_div(started.frequency.into()).unwrap_or(0);
@@ -187,16 +198,14 @@ impl EvidenceFold {
             }
             Event::Wait(wait) => self.wait(wait),
             Event::Syscalls { totals } => self.syscalls.get_or_insert_default().add(totals),
+            Event::Appeared { .. } => self.followed += 1,
             Event::Totals(totals) => self.evidence.processes.push(totals.clone()),
             Event::Ended(ended) => {
                 self.evidence.wall_ns = ended.ktime_ns.saturating_sub(self.started_ns);
                 self.evidence.loss = ended.loss;
+                self.evidence.gone = matches!(ended.reason, EndReason::TargetExited | EndReason::TargetExeced);
             }
-            Event::Syscall { .. }
-            | Event::Function { .. }
-            | Event::Fault { .. }
-            | Event::Appeared { .. }
-            | Event::Exited { .. } => {}
+            Event::Syscall { .. } | Event::Function { .. } | Event::Fault { .. } | Event::Exited { .. } => {}
         }
     }
 
@@ -211,12 +220,13 @@ impl EvidenceFold {
             errors: fold.errors(),
             top: fold.sorted().first().map(|top| (Arc::clone(&top.name), top.entered)),
         });
+        self.forget_waits_for_followed_children();
         self.evidence.hot = hottest(&self.on_cpu);
         self.evidence.gil_holder = hottest(&self.gil_held);
         self.evidence.gil_held_ns = self.gil_held.entries().iter().map(|entry| entry.weight.value).sum();
         self.evidence.waits_at = self.waits.iter().filter_map(|(&cause, fold)| Some((cause, hottest(fold)?))).collect();
         let whole = (self.evidence.wall_ns as f64 * WHOLE_RUN_SHARE) as u64;
-        self.evidence.threads = self.threads.into_values().collect();
+        self.evidence.threads = std::mem::take(&mut self.threads).into_values().collect();
         for thread in &mut self.evidence.threads {
             // One wait as long as the run: no other fits beside it.
             thread.whole_wait =
@@ -225,11 +235,29 @@ impl EvidenceFold {
                 thread.whole_wait = None;
             }
         }
+        let is_stopped = |thread: &ThreadEvidence| self.stopped_ns.get(&thread.id).is_some_and(|ns| *ns >= whole);
+        self.evidence.stopped = !self.evidence.threads.is_empty() && self.evidence.threads.iter().all(is_stopped);
         self.evidence
+    }
+
+    /// What a followed child does is seen in the child: its parent's wait for it is no work of its own.
+    fn forget_waits_for_followed_children(&mut self) {
+        if self.followed < 2 {
+            return;
+        }
+        for thread in self.threads.values_mut() {
+            if let Some(ns) = thread.waited_ns.remove(&Cause::Child) {
+                *thread.waited_ns.entry(Cause::Work).or_default() += ns;
+            }
+        }
+        self.waits.remove(&Cause::Child);
     }
 
     fn wait(&mut self, wait: &Wait) {
         let cause = cause(wait);
+        if wait.stopped {
+            *self.stopped_ns.entry(wait.at.into()).or_default() += wait.blocked_ns;
+        }
         let thread = self.thread(wait.at.into());
         thread.waits += 1;
         thread.runqueue_ns += wait.runqueue_ns;
@@ -267,6 +295,9 @@ fn hottest(fold: &StackFold) -> Option<HotLine> {
         }
     }
     let called_from = heaviest(by_caller).filter(|caller| **caller != line.frame).cloned();
+    // A line that several threads share is not one thread's.
+    let all: u64 = by_thread.values().sum();
+    by_thread.retain(|_, weight| *weight * 10 > all * 6);
     let thread = heaviest(by_thread);
     Some(HotLine { frame: line.frame, own: line.own, total: line.total, of: fold.total(), thread, called_from })
 }
@@ -288,7 +319,7 @@ fn in_library(frame: &Frame) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EndReason, Ended, Observed, Process, Stack, Stamp, Started, SyscallTotals};
+    use crate::event::{Ended, Observed, Process, Stack, Stamp, Started, SyscallTotals};
 
     const SECOND: u64 = 1_000_000_000;
 

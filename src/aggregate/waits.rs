@@ -22,6 +22,8 @@ pub enum Cause {
     Child,
     /// Memory: a page read from disk, or the address space locked by another thread.
     PageFault,
+    /// A blocking call inside a callback of an event loop: nothing else of the loop runs.
+    BlockedLoop,
     /// It asked to sleep.
     Sleep,
     /// An event loop waits for any of its sockets or timers. Whether work is awaited or absent, the wait does not tell.
@@ -36,7 +38,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Gil,
         Self::Lock,
         Self::Socket,
@@ -44,6 +46,7 @@ impl Cause {
         Self::Pipe,
         Self::Child,
         Self::PageFault,
+        Self::BlockedLoop,
         Self::Sleep,
         Self::EventLoop,
         Self::Client,
@@ -61,6 +64,7 @@ impl Cause {
             Self::Pipe => "a pipe",
             Self::Child => "a child process",
             Self::PageFault => "memory",
+            Self::BlockedLoop => "a sleep that blocks the event loop",
             Self::Sleep => "its own sleep",
             Self::EventLoop => "the event loop's sockets and timers",
             Self::Client => "a client",
@@ -71,7 +75,7 @@ impl Cause {
 
     /// Input or output that the program asked for.
     pub fn is_io(self) -> bool {
-        matches!(self, Self::Socket | Self::File | Self::Pipe | Self::Child)
+        matches!(self, Self::Socket | Self::File | Self::Pipe | Self::Child | Self::BlockedLoop)
     }
 
     /// The thread has nothing to do, or chose to do nothing.
@@ -155,8 +159,8 @@ pub fn cause(wait: &Wait) -> Cause {
     match name {
         "futex" | "futex_wait" | "futex_waitv" => futex(wait),
         // time.sleep is select(0, NULL, NULL, NULL, timeout) before 3.11 (Modules/timemodule.c, pysleep).
-        "select" | "pselect6" if wait.args[0] == 0 => Cause::Sleep,
-        "nanosleep" | "clock_nanosleep" => Cause::Sleep,
+        "select" | "pselect6" if wait.args[0] == 0 => sleep(wait),
+        "nanosleep" | "clock_nanosleep" => sleep(wait),
         "poll" | "ppoll" | "select" | "pselect6" => by_frames(wait, Call::Poll).unwrap_or(Cause::Socket),
         "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "epoll_wait_old" => {
             by_frames(wait, Call::Epoll).unwrap_or(Cause::EventLoop)
@@ -181,10 +185,21 @@ pub fn cause(wait: &Wait) -> Cause {
     }
 }
 
+/// A sleep is the thread's own wish, but not that of the other tasks of an event loop.
+fn sleep(wait: &Wait) -> Cause {
+    let in_callback = wait.stack.frames.iter().any(|frame| names(frame, "asyncio/events.py", "_run"));
+    if in_callback { Cause::BlockedLoop } else { Cause::Sleep }
+}
+
 /// A lock, unless the frames say that the thread waits for work. A thread that runs no Python at all, of a BLAS or
 /// gRPC pool, has its own affairs.
 fn futex(wait: &Wait) -> Cause {
     if wait.stack.status.has(StackStatus::NO_THREAD) {
+        return Cause::Work;
+    }
+    let semaphore = wait.stack.frames.iter().take(2).any(|frame| names(frame, "threading.py", "acquire"));
+    if semaphore && wait.before && wait.open {
+        // Nobody released it for the whole run: so do consumers wait for work.
         return Cause::Work;
     }
     by_frames(wait, Call::Futex).unwrap_or(Cause::Lock)

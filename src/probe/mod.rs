@@ -89,7 +89,18 @@ pub struct Probe<'o> {
 }
 
 /// Attached programs; dropping them detaches, and no event is made after that.
-pub struct Links(#[expect(dead_code, reason = "held for its Drop")] Vec<Link>);
+pub struct Links {
+    #[expect(dead_code, reason = "held for its Drop")]
+    programs: Vec<Link>,
+    functions: Vec<Link>,
+}
+
+impl Links {
+    /// The plan's function is observed somewhere.
+    pub fn has_functions(&self) -> bool {
+        !self.functions.is_empty()
+    }
+}
 
 impl<'o> Probe<'o> {
     /// Loads what `plan` needs. `btf` overrides the running kernel's type information.
@@ -121,6 +132,18 @@ impl<'o> Probe<'o> {
         self.processes
             .update(&tgid.to_ne_bytes(), abi::bytes_of(&value), MapFlags::ANY)
             .map_err(|err| Error::failed(format!("cannot follow process {tgid}: {err}")))
+    }
+
+    /// Tells what became known of the interpreter of a followed process. Nothing happens when it has ended.
+    pub fn renew(&self, tgid: u32, layout: Option<&Layout>) -> Result<()> {
+        let value = config::process(layout);
+        // The kernel side deletes the entry at the exit: made anew, it would follow the next owner of the pid.
+        match self.processes.update(&tgid.to_ne_bytes(), abi::bytes_of(&value), MapFlags::EXIST) {
+            Err(err) if err.kind() != libbpf_rs::ErrorKind::NotFound => {
+                Err(Error::failed(format!("cannot follow process {tgid}: {err}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Stops following a process. Not an error when it was not followed.
@@ -162,7 +185,7 @@ impl<'o> Probe<'o> {
     ///
     /// `sites` are where the plan's function lies in each target.
     pub fn attach(&self, sites: &[FunctionSite]) -> Result<Links> {
-        let mut links = Vec::new();
+        let (mut links, mut functions) = (Vec::new(), Vec::new());
         for object in self.plan.objects() {
             let Some(skel) = self.skels.iter().find(|skel| owns(skel.as_ref(), &object)) else { continue };
             for (name, how) in &object.programs {
@@ -174,7 +197,7 @@ impl<'o> Probe<'o> {
                     Attach::Auto => links.push(program.attach().map_err(|err| explain_attach(&err, name))?),
                     Attach::Functions => {
                         for site in sites {
-                            links.push(attach_function(&program, site)?);
+                            functions.push(attach_function(&program, site)?);
                         }
                     }
                     Attach::CpuClock(frequency) => {
@@ -190,7 +213,16 @@ impl<'o> Probe<'o> {
                 }
             }
         }
-        Ok(Links(links))
+        Ok(Links { programs: links, functions })
+    }
+
+    /// Attaches the plan's function in a process that was not there yet at [`Probe::attach`].
+    pub fn attach_function(&self, site: &FunctionSite, links: &mut Links) -> Result<()> {
+        let programs = self.skels.iter().flat_map(|skel| skel.object().progs_mut());
+        for program in programs.filter(|program| program.name() == OsStr::new(plan::FUNCTION_ENTRY)) {
+            links.functions.push(attach_function(&program, site)?);
+        }
+        Ok(())
     }
 
     /// Declares that these sleeping threads block since `since_ns`, so that their end of wait is seen. See `Wait::before`.

@@ -60,6 +60,9 @@ pub(super) struct ObjectPlan {
     pub(super) programs: Vec<(&'static str, Attach)>,
 }
 
+/// The program at a function's entry.
+pub(super) const FUNCTION_ENTRY: &str = "function_entry";
+
 /// Python frames kept of one stack. Deeper recursion is cut at the root side, which is counted; the bound keeps a
 /// sample under about 0.15 ms (137 us at 460 frames).
 const MAX_FRAMES: u32 = 512;
@@ -86,7 +89,7 @@ impl Plan {
         if self.syscall_stacks.is_some() {
             syscalls.extend(auto(&["sys_enter_stack"]));
         }
-        let functions = if self.function.is_some() { vec![("function_entry", Attach::Functions)] } else { Vec::new() };
+        let functions = if self.function.is_some() { vec![(FUNCTION_ENTRY, Attach::Functions)] } else { Vec::new() };
         let offcpu = if self.waits { auto(&["sched_switch", "sched_wakeup"]) } else { Vec::new() };
         for (object, programs) in [
             (Object::Profile, profile),

@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Monitor;
-use super::follow::{Follower, Found};
+use super::follow::{Follower, Found, Seen};
 use super::waits::{Pending, Waits};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EndReason, Event, Process, Stack, StackStatus, Stamp};
 use crate::probe::{self, NativeRecord, Plan, Probe, Record, StackCause, StackRecord};
 use crate::symbol::{CodeKey, NativeStack, RecordString, SymbolRecord, Symbolizer};
 use crate::target::python::layout::Layout;
-use crate::target::{Target, process, syscall};
+use crate::target::{Target, clock, process, syscall};
 
 /// __TASK_STOPPED and __TASK_TRACED, include/linux/sched.h.
 const STOPPED: u32 = 4 | 8;
@@ -27,6 +27,21 @@ struct Followed {
     layout: Option<Arc<Layout>>,
     /// Present for processes that were there from the start: tells them from a later owner of the same pid.
     target: Option<Target>,
+    /// It stays followed when it is no Python: it may become one, or fork one.
+    lasting: bool,
+    /// Number of the request to look at it whose answer counts.
+    ticket: u64,
+    /// When the walker learned of `layout`: what it forked before began without.
+    known_ns: u64,
+}
+
+/// The process that pylow starts.
+struct Command {
+    tgid: u32,
+    /// Its first exec, into the command, is still to be told.
+    exec_due: bool,
+    /// Why it is no Python.
+    other: Option<Error>,
 }
 
 /// The state of one run.
@@ -36,6 +51,9 @@ pub(super) struct Assembler {
     ever: HashSet<u32>,
     natives: HashMap<u32, NativeRecord>,
     waits: Waits,
+    command: Option<Command>,
+    /// Some process was a Python.
+    any_python: bool,
     execed: bool,
     tid: Option<u32>,
     native: bool,
@@ -53,6 +71,8 @@ impl Assembler {
             ever: HashSet::new(),
             natives: HashMap::new(),
             waits: Waits::default(),
+            command: None,
+            any_python: targets.iter().any(|target| target.layout.is_some()),
             execed: false,
             tid: plan.tid,
             native: plan.native,
@@ -62,6 +82,10 @@ impl Assembler {
         };
         for target in targets {
             assembler.follow(target.process.clone(), target.layout.clone(), Some(target.clone()));
+            if let Some(followed) = assembler.followed.get_mut(&target.tgid) {
+                followed.lasting = target.layout.is_none();
+                followed.known_ns = 0;
+            }
         }
         Ok(assembler)
     }
@@ -73,7 +97,46 @@ impl Assembler {
             self.symbolizer.prepare_native(tgid);
         }
         self.ever.insert(tgid);
-        self.followed.insert(tgid, Followed { process, layout, target });
+        let (lasting, ticket) = self.followed.get(&tgid).map_or((false, 0), |known| (known.lasting, known.ticket));
+        let followed = Followed { process, layout, target, lasting, ticket, known_ns: clock::monotonic_ns() };
+        self.followed.insert(tgid, followed);
+    }
+
+    /// `target` is the process that pylow starts: its next exec makes it the command.
+    pub(super) fn expect_exec(&mut self, target: &Target) {
+        self.symbolizer.forget(target.tgid);
+        self.symbolizer.add_process(target.tgid, None);
+        self.command = Some(Command { tgid: target.tgid, exec_due: true, other: None });
+    }
+
+    /// Asks to look at the processes that are no Python yet.
+    pub(super) fn look_at_unknown(&mut self, follower: &Follower) {
+        for (tgid, followed) in &mut self.followed {
+            if followed.layout.is_none() {
+                followed.ticket = follower.look_at(*tgid);
+            }
+        }
+    }
+
+    /// Keeps that some process was a Python, also when it has ended since.
+    pub(super) fn note_python(&mut self, found: &Found) {
+        self.any_python |= matches!(found.seen, Seen::Python(_) | Seen::Ended { python: true });
+    }
+
+    /// The error for a command that neither was a Python nor started one.
+    pub(super) fn require_python(&mut self, command: &str, children: bool) -> Result<()> {
+        if self.any_python {
+            return Ok(());
+        }
+        let other = self.command.as_mut().and_then(|command| command.other.take());
+        let err = match other {
+            Some(err) => err.context(format!("`{command}` is no Python process that can be looked at")),
+            None => Error::target_gone(format!("no Python was seen in `{command}` until it ended")),
+        };
+        Err(match children {
+            true => err.hint("none was seen in the processes it started either: does it start a Python at all?"),
+            false => err.hint("if it starts Python processes of its own, follow them by --children"),
+        })
     }
 
     /// What keeps names from being found, for the reader of the report.
@@ -132,13 +195,13 @@ impl Assembler {
         emit: &mut Emit<'_>,
     ) -> Result<()> {
         for record in batch {
-            self.record(record, follower, emit)?;
+            self.record(record, probe, follower, emit)?;
         }
         probe.unmark_known(&keys(self.symbolizer.take_removed()))?;
         probe.mark_known(&keys(self.symbolizer.take_new()))
     }
 
-    fn record(&mut self, record: Record, follower: &Follower, emit: &mut Emit<'_>) -> Result<()> {
+    fn record(&mut self, record: Record, probe: &Probe<'_>, follower: &Follower, emit: &mut Emit<'_>) -> Result<()> {
         match record {
             Record::Symbol(symbol) => self.symbolizer.symbol_record(&symbol_record(&symbol)),
             Record::Native(native) => {
@@ -151,15 +214,8 @@ impl Assembler {
                     emit(Event::Wait(wait))?;
                 }
             }
-            Record::Fork { at, child } => self.forked(at, child, emit)?,
-            Record::Exec { at } => {
-                self.symbolizer.forget(at.tgid);
-                self.waits.forget(at.tgid);
-                if let Some(followed) = self.followed.get_mut(&at.tgid) {
-                    followed.layout = None;
-                    follower.look_at(at.tgid);
-                }
-            }
+            Record::Fork { at, child } => self.forked(at, child, follower, emit)?,
+            Record::Exec { at } => self.execed(at.tgid, probe, follower)?,
             Record::Exit { at } => self.exited(at, emit)?,
         }
         Ok(())
@@ -218,13 +274,38 @@ impl Assembler {
         layout.is_some_and(|layout| layout.gils.iter().any(|(start, end)| (*start..*end).contains(&address)))
     }
 
-    fn forked(&mut self, at: Stamp, child: u32, emit: &mut Emit<'_>) -> Result<()> {
+    fn execed(&mut self, tgid: u32, probe: &Probe<'_>, follower: &Follower) -> Result<()> {
+        if let Some(command) = self.command.as_mut().filter(|command| command.tgid == tgid) {
+            command.other = None;
+            // It was looked at as soon as it was released.
+            if std::mem::take(&mut command.exec_due) {
+                return Ok(());
+            }
+        }
+        let Some(followed) = self.followed.get_mut(&tgid) else { return Ok(()) };
+        followed.layout = None;
+        followed.ticket = follower.look_at(tgid);
+        self.symbolizer.forget(tgid);
+        self.symbolizer.add_process(tgid, None);
+        self.waits.forget(tgid);
+        // An answer about the old program may have come in since its end.
+        probe.renew(tgid, None)
+    }
+
+    fn forked(&mut self, at: Stamp, child: u32, follower: &Follower, emit: &mut Emit<'_>) -> Result<()> {
         let Some(parent) = self.followed.get(&at.tgid) else { return Ok(()) };
-        let layout = parent.layout.clone();
         // The child may have ended already; then it is still what its parent was.
         // A fresh fork is what its parent was; what it becomes by exec is looked at then.
         let process = Process { tgid: child, threads: 1, ..parent.process.clone() };
+        let layout = parent.layout.clone();
+        let walked = layout.is_some() && parent.known_ns < at.ktime_ns;
         self.follow(process.clone(), layout, None);
+        if let Some(followed) = self.followed.get_mut(&child) {
+            followed.lasting = true;
+            if !walked {
+                followed.ticket = follower.look_at(child);
+            }
+        }
         emit(Event::Appeared { at, process })
     }
 
@@ -237,7 +318,7 @@ impl Assembler {
         emit(Event::Exited { at })
     }
 
-    /// A process that execed was looked at: it is Python again, or none of ours.
+    /// A process that appeared or execed was looked at: it is Python, or something else.
     pub(super) fn found(
         &mut self,
         found: Found,
@@ -245,25 +326,34 @@ impl Assembler {
         monitor: &mut dyn Monitor,
         emit: &mut Emit<'_>,
     ) -> Result<()> {
-        if !self.followed.contains_key(&found.tgid) {
+        self.note_python(&found);
+        let tgid = found.tgid;
+        let Some(followed) = self.followed.get(&tgid).filter(|followed| followed.ticket == found.ticket) else {
             return Ok(());
-        }
-        let at = Stamp { ktime_ns: self.last_ns, tgid: found.tgid, tid: found.tgid, cpu: 0 };
-        match found.target {
-            Ok(target) => {
-                probe.follow(target.tgid, target.layout.as_deref())?;
+        };
+        let at = Stamp { ktime_ns: self.last_ns, tgid, tid: tgid, cpu: 0 };
+        match found.seen {
+            Seen::Python(target) => {
+                probe.renew(tgid, target.layout.as_deref())?;
                 let process = target.process.clone();
                 self.follow(process.clone(), target.layout.clone(), Some(target));
                 emit(Event::Appeared { at, process })
             }
-            Err(err) => {
-                probe.unfollow(found.tgid)?;
-                if err.kind() != ErrorKind::TargetGone {
-                    monitor.warn(&format!("process {} became another program: {}", found.tgid, err.message()));
+            Seen::Other(err) if followed.lasting => {
+                if let Some(command) = self.command.as_mut().filter(|command| command.tgid == tgid) {
+                    monitor.warn(&format!("{}, but is followed in case it becomes one", err.message()));
+                    command.other = Some(err);
                 }
+                Ok(())
+            }
+            Seen::Other(err) => {
+                probe.unfollow(tgid)?;
+                monitor.warn(&format!("process {tgid} became another program: {}", err.message()));
                 self.execed = true;
                 self.exited(at, emit)
             }
+            // Its exit is told by a record, or seen by `drop_vanished`.
+            Seen::Ended { .. } => Ok(()),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::target::function::{self, FunctionSite};
 use crate::target::{Target, clock, process};
 
 use assemble::Assembler;
-use follow::Follower;
+use follow::{Follower, Seen};
 pub use replay::replay;
 use select::Selected;
 
@@ -102,7 +102,7 @@ const QUEUE: usize = 256;
 
 /// The processes a selection names, each opened or with the reason why not.
 pub fn targets(selection: &Selection) -> Result<Vec<Result<Target>>> {
-    Ok(select::tgids(selection)?.0.into_iter().map(Target::open).collect())
+    select::open_each(selection)
 }
 
 /// Runs live. What comes back is why the record is not whole, if it is not: the report is.
@@ -113,8 +113,8 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
         selected.add_descendants()?;
     }
     let processes: Vec<Process> = selected.targets.iter().map(|target| target.process.clone()).collect();
-    check_tid(&run.plan, &selected.targets)?;
-    let sites = sites(&run.plan, &selected.targets)?;
+    check_tid(&run.plan, selected.running())?;
+    let sites = sites(&run.plan, selected.running())?;
     let recorder = run.record.as_deref().map(Recorder::create).transpose()?;
     consumer.attaching(&processes, run.timing)?;
     let mut slots = Slots::default();
@@ -122,14 +122,18 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     for target in &selected.targets {
         probe.follow(target.tgid, target.layout.as_deref())?;
     }
-    let totals = totals::Totals::start(&selected.targets);
+    let totals = totals::Totals::start(selected.running());
     let links = probe.attach(&sites)?;
     let mut out = Output { consumer, recorder, unrecorded: None, events: 0 };
     let started = started(processes, &run.plan)?;
+    selected.release()?;
     out.event(&Event::Started(started.clone()))?;
     let mut assembler = Assembler::new(&run.plan, &selected.targets, started.ktime_ns)?;
+    if selected.command().is_some() {
+        assembler.expect_exec(&selected.targets[0]);
+    }
     if run.plan.waits {
-        assembler.note_blocked(&probe, &selected.targets, started.ktime_ns, monitor)?;
+        assembler.note_blocked(&probe, selected.running(), started.ktime_ns, monitor)?;
     }
     let reason = collect(&run, &probe, links, &mut assembler, &mut selected, &interrupts, monitor, &mut out);
     monitor.done();
@@ -145,7 +149,11 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     }
     let loss = Loss { native_lost: assembler.native_missing(), ..probe.loss()? };
     out.event(&Event::Ended(Ended { ktime_ns: clock::monotonic_ns(), reason, loss }))?;
-    Ok(out.close())
+    let unrecorded = out.close();
+    if let Some(command) = selected.command() {
+        assembler.require_python(&command, run.plan.children)?;
+    }
+    Ok(unrecorded)
 }
 
 /// The loop of a run: from the first event until every record that was made is taken in.
@@ -153,7 +161,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
 fn collect(
     run: &Run,
     probe: &Probe<'_>,
-    links: Links,
+    mut links: Links,
     assembler: &mut Assembler,
     selected: &mut Selected,
     interrupts: &Receiver<()>,
@@ -166,6 +174,7 @@ fn collect(
     let ticks = tick(TICK);
     let reader = probe.reader()?;
     let follower = Follower::start();
+    assembler.look_at_unknown(&follower);
     std::thread::scope(|scope| {
         let stop = reader.stopper();
         let reading = scope.spawn(move || reader.read(&sender));
@@ -177,6 +186,9 @@ fn collect(
                         Err(_) => return Err(Error::failed("the reader of the ring stopped")),
                     },
                     recv(follower.results()) -> found => if let Ok(found) = found {
+                        if let (Seen::Python(target), Some(_)) = (&found.seen, selected.command()) {
+                            attach_late(&run.plan, probe, target, &mut links, monitor);
+                        }
                         assembler.found(found, probe, monitor, &mut |event| out.event(&event))?;
                     },
                     recv(interrupts) -> _ => return Ok(EndReason::Interrupted),
@@ -202,6 +214,10 @@ fn collect(
                 collected = Err(err);
             }
         }
+        selected.reap();
+        for found in follower.finish() {
+            assembler.note_python(&found);
+        }
         let read = reading.join().map_err(|_| Error::failed("the reader of the ring panicked"))?;
         collected.and_then(|reason| read.map(|()| reason))
     })
@@ -222,6 +238,19 @@ fn check_tid(plan: &Plan, targets: &[Target]) -> Result<()> {
 fn sites(plan: &Plan, targets: &[Target]) -> Result<Vec<FunctionSite>> {
     let Some(wanted) = &plan.function else { return Ok(Vec::new()) };
     targets.iter().map(|target| function::find(target.tgid, &wanted.file, &wanted.symbol)).collect()
+}
+
+/// The plan's function in a command that became Python just now. Not in what it forks: no more is followed there of one
+/// that ran already.
+fn attach_late(plan: &Plan, probe: &Probe<'_>, target: &Target, links: &mut Links, monitor: &mut dyn Monitor) {
+    let Some(wanted) = &plan.function else { return };
+    if links.has_functions() {
+        return;
+    }
+    let site = function::find(target.tgid, &wanted.file, &wanted.symbol);
+    if let Err(err) = site.and_then(|site| probe.attach_function(&site, links)) {
+        monitor.warn(&format!("calls in process {} are not seen: {}", target.tgid, err.message()));
+    }
 }
 
 fn started(processes: Vec<Process>, plan: &Plan) -> Result<Started> {

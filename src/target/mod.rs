@@ -9,6 +9,7 @@ pub mod memory;
 pub mod process;
 pub mod python;
 pub mod select;
+pub mod start;
 pub mod syscall;
 
 use std::sync::Arc;
@@ -37,6 +38,21 @@ pub struct Target {
     start_ticks: u64,
 }
 
+/// What one look at a process showed.
+#[derive(Debug)]
+pub enum Look {
+    /// A Python that can be walked.
+    Python(Target),
+    /// One that can be walked, but is perhaps still coming up.
+    Unsettled(Target),
+    /// One that can't be walked yet, and why.
+    Young(&'static str),
+    /// It has no interpreter, at least not yet: the dynamic linker may still be mapping it.
+    NotPython,
+    /// Its interpreter can't be read; of a process that was just started that may change.
+    Failed(Error),
+}
+
 impl Target {
     /// The Python process `tgid`, verified by a walk. Waits up to [`START_UP`] for a process that was just started.
     ///
@@ -51,26 +67,43 @@ impl Target {
         check_pid_namespace()?;
         check_is_process(tgid)?;
         let deadline = Instant::now() + patience;
-        let start_ticks = process::start_ticks(tgid)?;
-        let layout = loop {
-            let trouble = match python::find(tgid) {
-                Ok(layout) => break layout,
-                Err(trouble) => trouble,
-            };
-            // Ended meanwhile: that, not what half a process looked like, is the answer.
-            check_is_process(tgid)?;
+        loop {
+            let looked = Self::look(tgid)?;
             let waited = Instant::now() >= deadline;
-            match trouble {
-                // The dynamic linker may not have mapped libpython yet.
-                Trouble::NotPython if waited || process::age(tgid)? > patience => return Err(not_python(tgid)),
-                Trouble::TooYoung(why) if waited => return Err(not_up(tgid, why, patience)),
+            match looked {
+                Look::Python(target) => return Ok(target),
+                Look::NotPython if waited || process::age(tgid)? > patience => return Err(not_python(tgid)),
+                Look::Young(why) if waited => return Err(not_up(tgid, why, patience)),
                 // It will not change any more: an idle embedded interpreter, or one whose evidence says what is missing.
-                Trouble::Unsettled(layout) if waited => break *layout,
-                Trouble::Failed(err) => return Err(err),
-                Trouble::NotPython | Trouble::TooYoung(_) | Trouble::Unsettled(_) => thread::sleep(LOOK_AGAIN),
+                Look::Unsettled(target) if waited => return Ok(target),
+                Look::Failed(err) => return Err(err),
+                Look::NotPython | Look::Young(_) | Look::Unsettled(_) => thread::sleep(LOOK_AGAIN),
             }
+        }
+    }
+
+    /// Looks once, without waiting. Error: TargetGone, or Usage for a thread id.
+    pub fn look(tgid: u32) -> Result<Look> {
+        let start_ticks = process::start_ticks(tgid)?;
+        let open = |layout| Self::new(tgid, start_ticks, Some(Arc::new(layout)));
+        let trouble = match python::find(tgid) {
+            Ok(layout) => return open(layout).map(Look::Python),
+            Err(trouble) => trouble,
         };
-        Self::new(tgid, start_ticks, Some(Arc::new(layout)))
+        // Ended meanwhile: that, not what half a process looked like, is the answer.
+        check_is_process(tgid)?;
+        Ok(match trouble {
+            Trouble::NotPython => Look::NotPython,
+            Trouble::TooYoung(why) => Look::Young(why),
+            Trouble::Unsettled(layout) => Look::Unsettled(open(*layout)?),
+            Trouble::Failed(err) => Look::Failed(err),
+        })
+    }
+
+    /// A process that was forked to become a command: of no interest before its exec.
+    fn to_come(tgid: u32) -> Result<Self> {
+        check_pid_namespace()?;
+        Self::new(tgid, process::start_ticks(tgid)?, None)
     }
 
     /// A process that appeared below a target: without waiting, and with no layout when it is no Python, or one that is
@@ -152,7 +185,8 @@ fn check_is_process(pid: u32) -> Result<()> {
     Ok(())
 }
 
-fn not_python(tgid: u32) -> Error {
+/// The error for a process without an interpreter.
+pub fn not_python(tgid: u32) -> Error {
     let reason = match process::executable(tgid) {
         Ok(Some(path)) => format!("its executable is {path} and nothing named libpython is mapped"),
         Ok(None) => "it is a thread of the kernel".into(),
@@ -163,7 +197,8 @@ fn not_python(tgid: u32) -> Error {
         .hint("`pylow doctor` lists the Python processes of this machine")
 }
 
-fn not_up(tgid: u32, why: &str, patience: Duration) -> Error {
+/// The error for an interpreter that can't be walked after all this time.
+pub fn not_up(tgid: u32, why: &str, patience: Duration) -> Error {
     Error::unsupported(format!("the Python in PID {tgid} has not come up"))
         .because(format!("{why}, after {} s", patience.as_secs_f64()))
         .hint("try again once it runs; a program that embeds Python may start it late")

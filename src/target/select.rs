@@ -1,12 +1,10 @@
-//! From what a person names (a name, a port, a cgroup, a command) to processes.
+//! From what a person names (a name, a port, a cgroup) to processes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::fs;
-use std::process::{Child, Command};
 
 use super::{describe, process, python};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::event;
 
 /// The Python processes of this machine that may be looked into, by pid. Versions are read, not verified by a walk.
@@ -154,16 +152,6 @@ fn is_in_group(path: &str, wanted: &str) -> bool {
     !wanted.is_empty() && path.split('/').any(|part| part == wanted)
 }
 
-/// Starts `-- command args`. It keeps the terminal: what it prints goes where pylow's own output goes, unchanged and not
-/// part of any report; redirect pylow's report by `--output` to keep them apart.
-pub fn spawn(command: &[OsString]) -> Result<(Child, u32)> {
-    let (program, arguments) = command.split_first().ok_or_else(|| Error::usage("no command after --"))?;
-    let child = Command::new(program).args(arguments).spawn();
-    let child = child.context(|| format!("cannot start {}", program.to_string_lossy()))?;
-    let tgid = child.id();
-    Ok((child, tgid))
-}
-
 fn only_python(tgids: &[u32]) -> Vec<u32> {
     let mut others = python::Others::default();
     tgids.iter().copied().filter(|tgid| matches!(python::version_of(*tgid, &mut others), Ok(Some(_)))).collect()
@@ -270,6 +258,5 @@ mod tests {
     fn nobody() {
         assert_eq!(by_name("no-such-program-anywhere").unwrap_err().kind(), ErrorKind::TargetGone);
         assert_eq!(by_cgroup("/no/such/group").unwrap_err().kind(), ErrorKind::TargetGone);
-        assert_eq!(spawn(&[]).unwrap_err().kind(), ErrorKind::Usage);
     }
 }

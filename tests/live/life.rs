@@ -21,6 +21,11 @@ pub(crate) fn add_to(suite: &mut Suite) {
     suite.on_both_ends("target_execs", |_| true, target_execs);
     suite.on_both_ends("container", |_| true, container);
     suite.once("own_command", own_command);
+    suite.on_both_ends("own_command_forks", |_| true, own_command_forks);
+    suite.once("own_command_by_wrapper", own_command_by_wrapper);
+    suite.once("own_command_by_wrapper_child", own_command_by_wrapper_child);
+    suite.once("own_command_none", own_command_none);
+    suite.once("own_command_is_brief", own_command_is_brief);
 }
 
 /// With `--children`: a child forked before and one forked after the attach, each under its own name.
@@ -143,6 +148,86 @@ fn own_command(interpreter: &Interpreter) -> Outcome {
     match stacks.weight_through("hot") * 10 > stacks.total() * 7 {
         true => Ok(()),
         false => Err(format!("`hot` is not most of it\n{}{finished}", stacks.head()).into()),
+    }
+}
+
+/// A program that forks in its first line, when its interpreter has hardly come up: the child is seen from its start.
+fn own_command_forks(interpreter: &Interpreter) -> Outcome {
+    let program = "import os, time\ndef work_of_child():\n    while time.process_time() < 0.5: pass\n\
+                   if os.fork() == 0: work_of_child()\nelse: os.wait()";
+    let directory = TempDir::new()?;
+    let output = directory.path().join("x.folded");
+    for _ in 0..3 {
+        let mut command = interpreter.command_of(env!("CARGO_BIN_EXE_pylow"));
+        command.args(["flame", "--children", "--frequency", "199", "--output", text(&output), "--"]);
+        command.args([text(&interpreter.program), "-c", program]);
+        let finished = Pylow::launch(&mut command)?.finish()?;
+        finished.expect_code(0)?;
+        let stacks = Stacks::read(&output)?;
+        // Half a second at 199 Hz; what is missing ran before the child's interpreter was found.
+        let seen = stacks.weight_through("work_of_child");
+        if seen < 60 {
+            return Err(format!("{seen} of about 99 samples in the child\n{}{finished}", stacks.head()).into());
+        }
+    }
+    Ok(())
+}
+
+/// A shell or `env` that becomes the Python.
+fn own_command_by_wrapper(interpreter: &Interpreter) -> Outcome {
+    let python = text(&interpreter.program);
+    let program = "def hot():\n    return sum(i * i for i in range(3000000))\nfor _ in range(4): hot()";
+    let script = format!("exec {python} -c \"{program}\"");
+    for command in [&["sh", "-c", &script][..], &["env", "A=b", python, "-c", program]] {
+        expect_hot(&[], command)?;
+    }
+    Ok(())
+}
+
+/// A shell that starts the Python and stays: with `--children` that is followed too.
+fn own_command_by_wrapper_child(interpreter: &Interpreter) -> Outcome {
+    let program = "def hot():\n    return sum(i * i for i in range(3000000))\nfor _ in range(4): hot()";
+    let script = format!("{} -c \"{program}\"; true", text(&interpreter.program));
+    expect_hot(&["--children"], &["sh", "-c", &script])
+}
+
+fn expect_hot(options: &[&str], command: &[&str]) -> Outcome {
+    let directory = TempDir::new()?;
+    let output = directory.path().join("x.folded");
+    let mut arguments = vec!["flame", "--frequency", "499", "--output", text(&output)];
+    arguments.extend(options.iter().chain(&["--"]).chain(command));
+    let finished = Pylow::start(&arguments)?.finish()?;
+    finished.expect_code(0)?;
+    let stacks = Stacks::read(&output)?;
+    match stacks.weight_through("hot") * 10 > stacks.total() * 7 {
+        true => Ok(()),
+        false => Err(format!("`hot` is not most of it\n{}{finished}", stacks.head()).into()),
+    }
+}
+
+/// Commands that can't be started, or are no Python: each its own message.
+fn own_command_none(_: &Interpreter) -> Outcome {
+    for (command, code, words) in [
+        (&["no-such-command"][..], 2, ["error: cannot start `no-such-command`", "No such file", "hint: "]),
+        (&["/etc/passwd"], 3, ["error: cannot start `/etc/passwd`", "ermission denied", ""]),
+        (&["/bin/true"], 5, ["error: no Python was seen in `/bin/true`", "--children", "hint: "]),
+        (&["sleep", "3"], 4, ["error: `sleep 3` is no Python", "is not a Python process", "hint: "]),
+    ] {
+        let finished = Pylow::start(&[&["flame", "--"], command].concat())?.finish()?;
+        finished.expect_code(code)?;
+        finished.expect_stderr(&words)?;
+    }
+    Ok(())
+}
+
+/// A Python that ends at once: no error, whatever was seen of it.
+fn own_command_is_brief(interpreter: &Interpreter) -> Outcome {
+    let python = text(&interpreter.program);
+    let finished = Pylow::start(&["triage", "--", python, "-c", "pass"])?.finish()?;
+    finished.expect_code(0)?;
+    match finished.stdout.contains("ended") {
+        true => Ok(()),
+        false => Err(format!("nothing said of its end\n{finished}").into()),
     }
 }
 

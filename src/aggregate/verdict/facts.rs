@@ -22,6 +22,8 @@ pub(super) struct Facts<'a> {
     pub(super) cpu: f64,
     /// Runnable without a CPU.
     pub(super) runqueue: f64,
+    /// Of it: after a wait. The rest was taken from threads that ran.
+    pub(super) queued_after_waits: f64,
     /// Waited, by cause, all threads.
     waited: BTreeMap<Cause, f64>,
     /// Parts of all on-CPU samples.
@@ -57,6 +59,7 @@ impl<'a> Facts<'a> {
             totals,
             cpu,
             runqueue,
+            queued_after_waits: (queued as f64 / wall).min(runqueue),
             kernel: evidence.samples.kernel as f64 / samples,
             garbage_collector: evidence.samples.garbage_collector as f64 / samples,
             work: cpu + runqueue + busy_waits,

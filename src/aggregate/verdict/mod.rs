@@ -82,7 +82,8 @@ pub fn verdict(evidence: &Evidence) -> Verdict {
         confidence: finding.confidence,
         text: finding.text,
         line: finding.line,
-        next: Some(finding.next),
+        // There is nothing to run on a process that is gone, or is another program now.
+        next: Some(finding.next).filter(|_| !evidence.gone),
     }
 }
 
@@ -130,8 +131,8 @@ fn too_little(facts: &Facts<'_>) -> Option<Finding> {
     let evidence = facts.evidence;
     let what = if evidence.wall_ns < LEAST_WALL_NS {
         format!("Watched for {} only: too short for a verdict.", duration(evidence.wall_ns))
-    } else if evidence.threads.is_empty() && evidence.processes.is_empty() {
-        "No thread of the process ran or waited while it was watched, and /proc was not read.".to_owned()
+    } else if evidence.threads.is_empty() {
+        "No thread that was looked at ran, waited or was seen waiting.".to_owned()
     } else {
         return None;
     };

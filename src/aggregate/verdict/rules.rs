@@ -56,7 +56,7 @@ const PAGING_PART: Border = Border { medium: 0.2, high: 0.5 };
 const MAJOR_FAULTS: f64 = 10.0;
 /// Growth of resident memory per second, and the part of it all that it must make up: loading a file looks the same
 /// for a moment, so this is never sure.
-const GROWTH_BYTES_PER_SECOND: f64 = 16.0 * 1024.0 * 1024.0;
+const GROWTH_BYTES_PER_SECOND: f64 = 4.0 * 1024.0 * 1024.0;
 const GROWTH_PART: f64 = 0.1;
 /// Work of the busiest thread below which the process idles, and from which it has enough to judge.
 const BUSY: Border = Border { medium: 0.4, high: 0.7 };
@@ -67,7 +67,7 @@ const LOOP_TRAFFIC: f64 = 10.0;
 
 /// More specific first: among equally sure findings the first wins.
 pub(super) const RULES: &[fn(&Facts<'_>) -> Option<Finding>] =
-    &[deadlock, gil, lock, storm, memory_garbage, memory_faults, memory_paging, cpu, io, memory_growth, idle];
+    &[stopped, deadlock, gil, lock, storm, memory_garbage, memory_faults, memory_paging, cpu, io, memory_growth, idle];
 
 fn least(a: Confidence, b: Confidence) -> Confidence {
     match (a, b) {
@@ -75,6 +75,17 @@ fn least(a: Confidence, b: Confidence) -> Confidence {
         (Confidence::Low, _) | (_, Confidence::Low) => Confidence::Low,
         _ => Confidence::Medium,
     }
+}
+
+fn stopped(facts: &Facts<'_>) -> Option<Finding> {
+    let text = || {
+        vec![
+            "The process is stopped, by a signal or a debugger: no thread of it can run.".to_owned(),
+            "It goes on when it is continued.".to_owned(),
+        ]
+    };
+    let next = format!("kill -CONT {}", facts.pid);
+    facts.evidence.stopped.then(|| finding(Class::Deadlock, Confidence::High, text(), None, next))
 }
 
 fn deadlock(facts: &Facts<'_>) -> Option<Finding> {
@@ -89,10 +100,16 @@ fn deadlock(facts: &Facts<'_>) -> Option<Finding> {
     let line = facts.evidence.waits_at.get(&Cause::Lock);
     let wall = duration(facts.evidence.wall_ns);
     let mut text = vec![match stuck.len() {
-        1 => format!("Thread {} waited for one lock all {wall} and no other thread ran.", stuck[0].id.tid),
-        number => format!("{number} threads waited for locks all {wall} and no other thread ran."),
+        1 => format!("Thread {} waited for one lock all {wall}.", stuck[0].id.tid),
+        number => format!("{number} threads waited for locks all {wall}."),
     }];
-    text.extend(line.map(|line| format!("One waits at {}.", frame_label(&line.frame))));
+    if facts.threads.iter().all(|it| it.whole_wait.is_some()) {
+        text.push("No other thread ran.".to_owned());
+    }
+    text.extend(line.map(|line| {
+        let caller = line.called_from.as_ref().map(|caller| format!(", called from {}", frame_label(caller)));
+        format!("One waits at {}{}.", frame_label(&line.frame), caller.unwrap_or_default())
+    }));
     // One thread may wait for a lock that is used as a signal; two and more hardly do.
     let confidence = if stuck.len() > 1 && bystanders == 0 { Confidence::High } else { Confidence::Medium };
     Some(finding(Class::Deadlock, confidence, text, line, facts.next("dump", " --locals")))
@@ -109,12 +126,13 @@ fn gil(facts: &Facts<'_>) -> Option<Finding> {
         if facts.cpu + held_waiting(facts) >= 0.5 { confidence } else { least(confidence, Confidence::Medium) };
     let gil_ns = (waiting * wall as f64) as u64;
     let mut text = vec![format!(
-        "{} for the GIL {} of the time each.",
+        "{} for the GIL {} of the time{}.",
         match victims {
             1 => "1 thread waits".to_owned(),
             number => format!("{number} threads wait"),
         },
         share(gil_ns / victims as u64, wall),
+        if victims > 1 { " each" } else { "" },
     )];
     let line = facts.evidence.gil_holder.as_ref();
     if let Some(line) = line {
@@ -232,10 +250,16 @@ fn memory_paging(facts: &Facts<'_>) -> Option<Finding> {
     Some(finding(Class::Memory, confidence, text, line, facts.next("flame", " --off-cpu")))
 }
 
+fn grows(facts: &Facts<'_>) -> bool {
+    let grown = facts.totals.map_or(0, |totals| u64::try_from(totals.rss_growth_bytes).unwrap_or(0));
+    let all = facts.totals.map_or(0, |totals| totals.rss_bytes);
+    facts.per_second(grown) >= GROWTH_BYTES_PER_SECOND && (grown as f64) >= GROWTH_PART * all as f64
+}
+
 fn memory_growth(facts: &Facts<'_>) -> Option<Finding> {
     let totals = facts.totals?;
     let grown = u64::try_from(totals.rss_growth_bytes).ok()?;
-    if facts.per_second(grown) < GROWTH_BYTES_PER_SECOND || (grown as f64) < GROWTH_PART * totals.rss_bytes as f64 {
+    if !grows(facts) {
         return None;
     }
     let wall = duration(facts.evidence.wall_ns);
@@ -264,17 +288,30 @@ fn io(facts: &Facts<'_>) -> Option<Finding> {
 
 /// Every thread that waits for input or output waited for a peer, once, all the time.
 fn io_stands_still(facts: &Facts<'_>) -> bool {
-    let mut waiting = facts.threads.iter().filter(|it| it.waited_for(Cause::is_io) > 0);
-    facts.cpu < NO_PROGRESS && waiting.all(|it| matches!(it.whole_wait, Some(Cause::Socket | Cause::Pipe)))
+    let waiting: Vec<_> = facts.threads.iter().filter(|it| it.waited_for(Cause::is_io) > 0).collect();
+    facts.cpu < NO_PROGRESS
+        && !waiting.is_empty()
+        && waiting.iter().all(|it| matches!(it.whole_wait, Some(Cause::Socket | Cause::Pipe)))
 }
 
 fn cpu(facts: &Facts<'_>) -> Option<Finding> {
     // Time in the run queue is CPU asked for and not given; it must not outweigh what was given.
-    let confidence = CPU.reached(facts.cpu + facts.runqueue.min(facts.cpu))?;
+    let taken = facts.runqueue - facts.queued_after_waits;
+    let starved = facts.cpu >= NO_PROGRESS && taken > facts.cpu;
+    let confidence = match CPU.reached(facts.cpu + facts.runqueue.min(facts.cpu)) {
+        Some(confidence) => confidence,
+        // Others took the CPU from it while it ran: it would have gone on running.
+        None if starved && facts.cpu + taken >= CPU.high => Confidence::Medium,
+        None => return None,
+    };
     let line = hot(facts);
-    let mut text = vec![format!("It uses {} of one core.", percent(facts.cpu))];
+    let who = match facts.evidence.processes.len() {
+        0 | 1 => "It".to_owned(),
+        _ => format!("Process {}", facts.pid),
+    };
+    let mut text = vec![format!("{who} uses {} of one core.", percent(facts.cpu))];
     if facts.runqueue >= 0.2 {
-        text.push(format!("It would use more: {} of the time a thread waited for a CPU.", percent(facts.runqueue)));
+        text.push(format!("It would use more: {}.", short_of_cpu(facts)));
     }
     match line {
         Some(line) => text.push(most_cpu(line)),
@@ -287,8 +324,16 @@ fn cpu(facts: &Facts<'_>) -> Option<Finding> {
     Some(finding(Class::CpuBound, confidence, text, line, facts.next(command, "")))
 }
 
+/// How much CPU the process asked for in vain.
+fn short_of_cpu(facts: &Facts<'_>) -> String {
+    match facts.runqueue {
+        threads if threads > 1.0 => format!("on average {threads:.1} threads waited for a CPU"),
+        part => format!("{} of the time a thread waited for a CPU", percent(part)),
+    }
+}
+
 fn idle(facts: &Facts<'_>) -> Option<Finding> {
-    if facts.busiest >= LEAST_WORK || facts.cpu >= LEAST_WORK {
+    if facts.busiest >= LEAST_WORK || facts.cpu >= LEAST_WORK || facts.runqueue >= LEAST_WORK || grows(facts) {
         return None;
     }
     let cause = facts.longest(Cause::is_idle);
@@ -323,7 +368,16 @@ pub(super) fn unsure(facts: &Facts<'_>) -> Finding {
     let wall = facts.evidence.wall_ns;
     let looping = facts.waited(Cause::EventLoop);
     let busy_ns = (facts.busiest.min(1.0) * wall as f64) as u64;
-    let text = if looping > 0.5 {
+    let text = if facts.runqueue >= 0.5 && facts.runqueue > facts.cpu {
+        vec![
+            format!(
+                "The machine is short of CPU: {}, and it got {} of a core.",
+                short_of_cpu(facts),
+                percent(facts.cpu)
+            ),
+            "What it would do with more can't be told from that.".into(),
+        ]
+    } else if looping > 0.5 {
         vec![
             format!("The event loop waited {} of the time.", percent(looping.min(1.0))),
             "Whether it had nothing to do or awaited answers, its wait does not tell: the tasks do.".into(),

@@ -150,13 +150,19 @@ fn a_process_starved_of_cpu_is_cpu_bound() {
     let starved = run().cpu(10, 0.5).with(|it| it.processes[0].runqueue_ns = ns(0.5));
     let text = starved.is(Class::CpuBound, High, PYCPU);
     assert!(text.contains("50 % of the time a thread waited for a CPU"), "{text}");
-    // Hardly any CPU given and much asked for is not enough to call the code busy.
-    run().cpu(10, 0.1).with(|it| it.processes[0].runqueue_ns = ns(0.9)).is(Class::Unsure, Low, LONGER);
+    // Taken from it while it ran: it would have gone on. After waits, nobody knows.
+    run().cpu(10, 0.1).with(|it| it.processes[0].runqueue_ns = ns(0.9)).is(Class::CpuBound, Medium, PYCPU);
+    let queued = run().cpu(10, 0.1).with(|it| {
+        it.processes[0].runqueue_ns = ns(0.9);
+        it.threads[0].runqueue_ns = ns(0.9);
+    });
+    queued.is(Class::Unsure, Low, LONGER);
 }
 
 #[test]
 fn without_samples_cpu_has_no_line() {
-    let text = run().with(|it| it.processes[0].cpu_ns = ns(0.99)).is(Class::CpuBound, Medium, PYCPU);
+    let busy = run().wait(10, Cause::Sleep, 0.01, 1).with(|it| it.processes[0].cpu_ns = ns(0.99));
+    let text = busy.is(Class::CpuBound, Medium, PYCPU);
     assert!(text.contains("0 samples are too few to name a line"), "{text}");
 }
 
@@ -301,7 +307,7 @@ fn a_few_stuck_threads_among_busy_ones() {
 fn two_threads_that_wait_for_each_other() {
     let stuck = run().whole(11, Cause::Lock).whole(12, Cause::Lock).whole(10, Cause::Work);
     let text = stuck.is(Class::Deadlock, High, DUMP);
-    assert!(text.starts_with("2 threads waited for locks all 3 s and no other thread ran."), "{text}");
+    assert!(text.starts_with("2 threads waited for locks all 3 s. No other thread ran."), "{text}");
 }
 
 #[test]
@@ -376,7 +382,28 @@ fn idle_servers_pools_and_sleepers() {
     run().whole(10, Cause::Client).is(Class::Idle, High, DUMP);
     run().whole(10, Cause::Work).whole(11, Cause::Work).is(Class::Idle, Medium, DUMP);
     run().cpu(10, 0.01).wait(10, Cause::Sleep, 0.99, 3).is(Class::Idle, High, DUMP);
-    run().with(|_| ()).is(Class::Idle, Low, DUMP);
+    // Not one thread was seen, running or waiting: that is no idleness.
+    run().with(|_| ()).is(Class::Unsure, Low, LONGER);
+}
+
+#[test]
+fn a_leak_or_a_starved_thread_is_not_idle() {
+    let leak = run().wait(10, Cause::Sleep, 0.99, 3).with(|it| it.processes[0].rss_growth_bytes = 50 << 20);
+    leak.is(Class::Memory, Medium, LONGER);
+    let queued = run().wait(10, Cause::Sleep, 0.2, 3).with(|it| it.processes[0].runqueue_ns = ns(0.8));
+    let text = queued.is(Class::Unsure, Low, LONGER);
+    assert!(text.starts_with("The machine is short of CPU: 80 % of the time a thread waited for a CPU"), "{text}");
+}
+
+#[test]
+fn a_stopped_process_says_how_to_continue_it() {
+    run().whole(10, Cause::Other).with(|it| it.stopped = true).is(Class::Deadlock, High, "kill -CONT 10");
+}
+
+#[test]
+fn nothing_is_to_be_run_on_a_process_that_is_gone() {
+    let busy = run().cpu(10, 0.99).with(|it| it.gone = true);
+    assert_eq!(verdict(&busy.0).next, None);
 }
 
 #[test]
