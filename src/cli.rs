@@ -88,7 +88,8 @@ pub fn root() -> clap::Command {
             .about(entry.about)
             .visible_aliases(entry.aliases.iter().copied())
             .after_help(examples(entry));
-        root = root.subcommand((entry.augment)(command));
+        // The arguments' own doc comment is for readers of the code.
+        root = root.subcommand((entry.augment)(command).about(entry.about).long_about(None));
     }
     root
 }

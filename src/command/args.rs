@@ -16,7 +16,7 @@ use crate::units;
 #[group(id = "target", multiple = false)]
 pub struct TargetArgs {
     /// Process id
-    #[arg(value_name = "PID")]
+    #[arg(value_name = "PID", value_parser = parse_pid, allow_negative_numbers = true)]
     pid: Option<u32>,
     /// Python processes whose executable or script has this name
     #[arg(long, value_name = "NAME", help_heading = "Target")]
@@ -152,6 +152,10 @@ pub enum Format {
     Text,
     /// One JSON object per line, each with a `schema`
     Json,
+}
+
+fn parse_pid(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a process id; for a name use --name"))
 }
 
 fn parse_top(text: &str) -> Result<usize, String> {

@@ -171,7 +171,11 @@ impl Taker<'_> {
                 return Ok(Some(Taken { look: before, frames, holder_of, complete, remark }));
             }
             let again = self.walk(own);
-            let agreed = agreed_frames(&walk.frames, &again.frames);
+            let agreed = match agreed_frames(&walk.frames, &again.frames) {
+                // A part of a chain of objects proves nothing: one of them may be another thread's by now.
+                part if part < walk.frames.len().max(again.frames.len()) && self.layout.frames_are_objects() => 0,
+                agreed => agreed,
+            };
             let complete = agreed == walk.frames.len() && agreed == again.frames.len();
             if complete || try_count == TRIES {
                 let frames = frames.split_off(walk.frames.len() - agreed);

@@ -176,6 +176,12 @@ impl Layout {
         (self.version_hex >> 16) as u16
     }
 
+    /// Frames are objects of the heap, freed and used again by any thread (up to 3.10); later they lie in a stack of their
+    /// thread.
+    pub fn frames_are_objects(&self) -> bool {
+        !self.offsets.lasti_is_pointer
+    }
+
     /// How Python frames and C frames are merged.
     pub fn merge_rule(&self) -> MergeRule {
         match self.minor_hex() {
