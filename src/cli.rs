@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use crate::command::args::Format;
 use crate::command::{COMMANDS, Entry, Env, Group};
 use crate::error::{Error, Result};
+use crate::render::escape::visible;
 use crate::render::json::Json;
 use crate::render::text::{Style, Text};
 use crate::report::Sink;
@@ -29,7 +30,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
         Err(Failure::Error(err)) => {
-            let _ = writeln!(io::stderr(), "{err}");
+            // Names in it may come from the target.
+            for line in err.to_string().lines() {
+                let _ = writeln!(io::stderr(), "{}", visible(line));
+            }
             ExitCode::from(err.kind().exit_code())
         }
     }

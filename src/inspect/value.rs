@@ -90,11 +90,15 @@ fn try_represent(objects: &mut Objects<'_>, address: u64, room: Room) -> Read<St
     }
     if class.is(objects::FLAG_STR) {
         let text = objects.text(address, room.units)?;
-        return Ok(named("str", cut(str_literal(&text.text), text.length, room.units)));
+        let shown = secret::without_secrets(&text.text, text.length > room.units);
+        return Ok(named("str", cut(str_literal(&shown), text.length, room.units)));
     }
     if class.is(objects::FLAG_BYTES) {
         let length = objects.size(address)?;
-        let bytes = objects.byte_string(address, room.units)?;
+        let mut bytes = objects.byte_string(address, room.units)?;
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            bytes = secret::without_secrets(text, length > room.units).into_bytes();
+        }
         return Ok(named("bytes", cut(bytes_literal(&bytes), length, room.units)));
     }
     if class.is(objects::FLAG_LIST) || class.is(objects::FLAG_TUPLE) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use super::{describe, process, python};
 use crate::error::{Error, Result};
@@ -26,6 +27,9 @@ pub fn by_name(name: &str) -> Result<Vec<u32>> {
     let own = std::process::id();
     let named: Vec<u32> = process::all()?.into_iter().filter(|tgid| *tgid != own && is_named(*tgid, name)).collect();
     let found = only_python(&named);
+    if found.is_empty() {
+        refuse_if_blind(named.iter().copied(), &format!("--name {name}"))?;
+    }
     if found.is_empty() && !named.is_empty() {
         return Err(Error::unsupported(format!("no process named {name} is a Python process"))
             .because(format!("looked at {}", list(&named)))
@@ -86,6 +90,7 @@ pub fn by_port(port: u16) -> Result<Vec<u32>> {
         }
     }
     if listening.is_empty() {
+        refuse_if_blind(process::all()?.into_iter(), &format!("--port {port}"))?;
         return Err(Error::target_gone(format!("nothing listens on TCP port {port}"))
             .because("looked at every network namespace of this machine")
             .hint(format!("`ss -ltnp 'sport = :{port}'` shows what the kernel knows")));
@@ -129,10 +134,11 @@ fn holds_socket(tgid: u32, inodes: &BTreeSet<u64>) -> bool {
 /// `/sys/fs/cgroup`) or one part of it (`shop.service`, a container's id).
 pub fn by_cgroup(group: &str) -> Result<Vec<u32>> {
     let wanted = group.strip_prefix("/sys/fs/cgroup").unwrap_or(group).trim_end_matches('/');
-    let members: Vec<u32> = process::all()?
-        .into_iter()
-        .filter(|tgid| process::cgroup(*tgid).is_ok_and(|path| is_in_group(&path, wanted)))
-        .collect();
+    let mut members = members_below(&Path::new("/sys/fs/cgroup").join(wanted.trim_start_matches('/')));
+    if members.is_empty() {
+        members = process::all()?;
+        members.retain(|tgid| process::cgroup(*tgid).is_ok_and(|path| is_in_group(&path, wanted)));
+    }
     if members.is_empty() {
         return Err(Error::target_gone(format!("no process is in the cgroup {group}"))
             .hint("`systemd-cgls` lists cgroups; /proc/PID/cgroup says where a process is"));
@@ -143,6 +149,36 @@ pub fn by_cgroup(group: &str) -> Result<Vec<u32>> {
             .because(format!("looked at {}", list(&members))));
     }
     Ok(parents_first(&found).0)
+}
+
+/// Members of the cgroup whose directory this is, and of those below it; of any controller's tree. Empty when there is
+/// no such directory.
+fn members_below(directory: &Path) -> Vec<u32> {
+    let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let mut members: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            members.extend(members_below(&entry.path()));
+        }
+    }
+    members.sort_unstable();
+    members.dedup();
+    members
+}
+
+/// What may not be looked into may be what is looked for: then "there is none" would be false.
+fn refuse_if_blind(candidates: impl Iterator<Item = u32>, asked: &str) -> Result<()> {
+    let refused = |tgid: &u32| {
+        let hidden = fs::read_dir(format!("/proc/{tgid}/fd")).err();
+        hidden.is_some_and(|err| err.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    let blind: Vec<u32> = candidates.filter(refused).collect();
+    if blind.is_empty() {
+        return Ok(());
+    }
+    Err(Error::not_permitted(format!("cannot tell which process {asked} means"))
+        .because(format!("{} processes may not be looked into, {} among them", blind.len(), list(&blind[..1])))
+        .hint(process::permission_hint()))
 }
 
 fn is_in_group(path: &str, wanted: &str) -> bool {
@@ -197,7 +233,7 @@ fn parents_first(tgids: &[u32]) -> (Vec<u32>, Vec<u32>) {
 
 fn one_line(tgid: u32) -> String {
     match describe(tgid) {
-        Ok(process) => format!("{tgid}  {}", process.command),
+        Ok(process) => format!("{tgid}  {}", process.command.replace(char::is_control, " ")),
         Err(_) => format!("{tgid}  (gone)"),
     }
 }
