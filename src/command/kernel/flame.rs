@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use crate::aggregate::hist::Percentiles;
 use crate::aggregate::stacks::{Measure, Split, StackFold};
 use crate::aggregate::summary::Summary;
 use crate::command::args::LiveArgs;
@@ -155,6 +156,7 @@ impl Live for Flame {
         let split = if self.threads { Split::ByThread } else { format.split() };
         Ok(Box::new(FlameFold {
             stacks: StackFold::new(self.measure(), split),
+            waits: Percentiles::new()?,
             summary: Summary::default(),
             output: OutputFile::create(&self.output)?,
             format,
@@ -165,6 +167,8 @@ impl Live for Flame {
 
 struct FlameFold {
     stacks: StackFold,
+    /// Lengths of the waits.
+    waits: Percentiles,
     summary: Summary,
     output: OutputFile,
     format: Format,
@@ -179,7 +183,10 @@ impl Fold for FlameFold {
             (Event::Started(started), _) => self.stacks.sampled_at(started.frequency),
             (Event::Sample { at, stack, .. }, Measure::Cpu { .. }) => self.stacks.add(stack, *at, 1),
             (Event::Sample { at, stack, .. }, Measure::Wall { period_ns }) => self.stacks.add(stack, *at, period_ns),
-            (Event::Wait(wait), Measure::OffCpu) => self.stacks.add(&wait.stack, wait.at, wait.blocked_ns),
+            (Event::Wait(wait), Measure::OffCpu) => {
+                self.waits.add(wait.blocked_ns);
+                self.stacks.add(&wait.stack, wait.at, wait.blocked_ns);
+            }
             (Event::Wait(wait), Measure::Wall { .. }) => {
                 self.stacks.add(&wait.stack, wait.at, wait.blocked_ns + wait.runqueue_ns);
             }
@@ -222,7 +229,16 @@ impl FlameFold {
     /// `495 samples, 100 % of stacks complete, 0 events lost`
     fn description(&self) -> String {
         let unit = self.stacks.measure().unit();
-        format!("{} {unit}, {}", units::count(self.stacks.total()), self.summary.quality())
+        let lengths = match (self.waits.at(50.0), self.waits.at(99.0)) {
+            (Some(median), Some(p99)) => format!(
+                " in {}, median {}, p99 {}",
+                units::plural(self.waits.count(), "wait"),
+                units::duration(median),
+                units::duration(p99)
+            ),
+            _ => String::new(),
+        };
+        format!("{} {unit}{lengths}, {}", units::count(self.stacks.total()), self.summary.quality())
     }
 
     fn title(&self) -> String {
