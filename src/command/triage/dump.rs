@@ -21,7 +21,7 @@ pub struct Dump {
     /// Local variables of every frame: name, type, short value; names that look like secrets are masked
     #[arg(long)]
     locals: bool,
-    /// C and kernel functions around the Python frames too, of threads that wait (needs BPF)
+    /// Native frames too: C extensions, the interpreter's callees, libc
     #[arg(long)]
     native: bool,
 }
