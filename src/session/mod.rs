@@ -129,7 +129,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     out.event(&Event::Started(started.clone()))?;
     let mut assembler = Assembler::new(&run.plan, &selected.targets, started.ktime_ns)?;
     if selected.command().is_some() {
-        assembler.expect_exec(&selected.targets[0]);
+        assembler.started(&selected.targets[0]);
     }
     if run.plan.waits {
         assembler.note_blocked(&probe, selected.running(), started.ktime_ns, monitor)?;
