@@ -47,6 +47,8 @@ pub(super) struct Assembler {
     symbolizer: Symbolizer,
     followed: HashMap<u32, Followed>,
     ever: HashSet<u32>,
+    /// Those that were gone at the last look for lost exit notices.
+    vanished: HashSet<u32>,
     natives: HashMap<u32, NativeRecord>,
     waits: Waits,
     command: Option<Command>,
@@ -64,6 +66,7 @@ impl Assembler {
             symbolizer: Symbolizer::new(),
             followed: HashMap::new(),
             ever: HashSet::new(),
+            vanished: HashSet::new(),
             natives: HashMap::new(),
             waits: Waits::default(),
             command: None,
@@ -346,9 +349,10 @@ impl Assembler {
         }
     }
 
-    /// Ends processes whose exit notice was lost.
+    /// Ends processes whose exit notice was lost: gone now and at the look before. Of others the notice, and the events
+    /// ahead of it that still need the process, are on their way.
     pub(super) fn drop_vanished(&mut self, emit: &mut Emit<'_>) -> Result<()> {
-        let gone: Vec<u32> = self
+        let gone: HashSet<u32> = self
             .followed
             .iter()
             .filter(|(tgid, followed)| match &followed.target {
@@ -357,6 +361,8 @@ impl Assembler {
             })
             .map(|(tgid, _)| *tgid)
             .collect();
+        let before = std::mem::replace(&mut self.vanished, gone);
+        let gone: Vec<u32> = self.vanished.intersection(&before).copied().collect();
         for tgid in gone {
             self.exited(Stamp { ktime_ns: self.last_ns, tgid, tid: tgid, cpu: 0 }, emit)?;
         }
