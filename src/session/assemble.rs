@@ -76,6 +76,9 @@ impl Assembler {
             fault_weight: plan.faults_every.unwrap_or(1).into(),
             last_ns: started_ns,
         };
+        if plan.kernel {
+            assembler.symbolizer.prepare_kernel();
+        }
         for target in targets {
             assembler.follow(target.process.clone(), target.layout.clone(), Some(target.clone()));
             if let Some(followed) = assembler.followed.get_mut(&target.tgid) {
