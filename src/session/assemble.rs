@@ -31,6 +31,8 @@ struct Followed {
     lasting: bool,
     /// Number of the request to look at it whose answer counts.
     ticket: u64,
+    /// When the look began that found `layout`; 0 for one that was there from the start or came from the parent.
+    looked_ns: u64,
     /// When the walker learned of `layout`: what it forked before began without.
     known_ns: u64,
 }
@@ -38,8 +40,6 @@ struct Followed {
 /// The process that pylow starts.
 struct Command {
     tgid: u32,
-    /// Its first exec, into the command, is still to be told.
-    exec_due: bool,
     /// Why it is no Python.
     other: Option<Error>,
 }
@@ -49,6 +49,8 @@ pub(super) struct Assembler {
     symbolizer: Symbolizer,
     followed: HashMap<u32, Followed>,
     ever: HashSet<u32>,
+    /// Those that were gone at the last look for lost exit notices.
+    vanished: HashSet<u32>,
     natives: HashMap<u32, NativeRecord>,
     waits: Waits,
     command: Option<Command>,
@@ -69,6 +71,7 @@ impl Assembler {
             symbolizer: Symbolizer::new(),
             followed: HashMap::new(),
             ever: HashSet::new(),
+            vanished: HashSet::new(),
             natives: HashMap::new(),
             waits: Waits::default(),
             command: None,
@@ -80,6 +83,9 @@ impl Assembler {
             fault_weight: plan.faults_every.unwrap_or(1).into(),
             last_ns: started_ns,
         };
+        if plan.kernel {
+            assembler.symbolizer.prepare_kernel();
+        }
         for target in targets {
             assembler.follow(target.process.clone(), target.layout.clone(), Some(target.clone()));
             if let Some(followed) = assembler.followed.get_mut(&target.tgid) {
@@ -98,15 +104,16 @@ impl Assembler {
         }
         self.ever.insert(tgid);
         let (lasting, ticket) = self.followed.get(&tgid).map_or((false, 0), |known| (known.lasting, known.ticket));
-        let followed = Followed { process, layout, target, lasting, ticket, known_ns: clock::monotonic_ns() };
+        let known_ns = clock::monotonic_ns();
+        let followed = Followed { process, layout, target, lasting, ticket, looked_ns: 0, known_ns };
         self.followed.insert(tgid, followed);
     }
 
-    /// `target` is the process that pylow starts: its next exec makes it the command.
-    pub(super) fn expect_exec(&mut self, target: &Target) {
+    /// `target` is the process that pylow starts; until its exec it is a copy of pylow.
+    pub(super) fn started(&mut self, target: &Target) {
         self.symbolizer.forget(target.tgid);
         self.symbolizer.add_process(target.tgid, None);
-        self.command = Some(Command { tgid: target.tgid, exec_due: true, other: None });
+        self.command = Some(Command { tgid: target.tgid, other: None });
     }
 
     /// Asks to look at the processes that are no Python yet.
@@ -215,7 +222,7 @@ impl Assembler {
                 }
             }
             Record::Fork { at, child } => self.forked(at, child, follower, emit)?,
-            Record::Exec { at } => self.execed(at.tgid, probe, follower)?,
+            Record::Exec { at } => self.execed(at, probe, follower)?,
             Record::Exit { at } => self.exited(at, emit)?,
         }
         Ok(())
@@ -274,15 +281,16 @@ impl Assembler {
         layout.is_some_and(|layout| layout.gils.iter().any(|(start, end)| (*start..*end).contains(&address)))
     }
 
-    fn execed(&mut self, tgid: u32, probe: &Probe<'_>, follower: &Follower) -> Result<()> {
+    fn execed(&mut self, at: Stamp, probe: &Probe<'_>, follower: &Follower) -> Result<()> {
+        let tgid = at.tgid;
+        let Some(followed) = self.followed.get_mut(&tgid) else { return Ok(()) };
+        // Records are read some time after they were made: what was found may be the new program already.
+        if followed.looked_ns > at.ktime_ns {
+            return Ok(());
+        }
         if let Some(command) = self.command.as_mut().filter(|command| command.tgid == tgid) {
             command.other = None;
-            // It was looked at as soon as it was released.
-            if std::mem::take(&mut command.exec_due) {
-                return Ok(());
-            }
         }
-        let Some(followed) = self.followed.get_mut(&tgid) else { return Ok(()) };
         followed.layout = None;
         followed.ticket = follower.look_at(tgid);
         self.symbolizer.forget(tgid);
@@ -337,6 +345,9 @@ impl Assembler {
                 probe.renew(tgid, target.layout.as_deref())?;
                 let process = target.process.clone();
                 self.follow(process.clone(), target.layout.clone(), Some(target));
+                if let Some(followed) = self.followed.get_mut(&tgid) {
+                    followed.looked_ns = found.looked_ns;
+                }
                 emit(Event::Appeared { at, process })
             }
             Seen::Other(err) if followed.lasting => {
@@ -357,9 +368,10 @@ impl Assembler {
         }
     }
 
-    /// Ends processes whose exit notice was lost.
+    /// Ends processes whose exit notice was lost: gone now and at the look before. Of others the notice, and the events
+    /// ahead of it that still need the process, are on their way.
     pub(super) fn drop_vanished(&mut self, emit: &mut Emit<'_>) -> Result<()> {
-        let gone: Vec<u32> = self
+        let gone: HashSet<u32> = self
             .followed
             .iter()
             .filter(|(tgid, followed)| match &followed.target {
@@ -368,6 +380,8 @@ impl Assembler {
             })
             .map(|(tgid, _)| *tgid)
             .collect();
+        let before = std::mem::replace(&mut self.vanished, gone);
+        let gone: Vec<u32> = self.vanished.intersection(&before).copied().collect();
         for tgid in gone {
             self.exited(Stamp { ktime_ns: self.last_ns, tgid, tid: tgid, cpu: 0 }, emit)?;
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::error::{Error, ErrorKind};
-use crate::target::{self, Look, START_UP, Target};
+use crate::target::{self, Look, START_UP, Target, clock};
 
 /// Pauses between two looks at a process: short while it starts, long when it seems to be something else.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
@@ -20,6 +20,8 @@ pub(super) struct Found {
     pub(super) tgid: u32,
     /// Of the request: a later one makes this answer void.
     pub(super) ticket: u64,
+    /// When the look began that saw this, CLOCK_MONOTONIC nanoseconds.
+    pub(super) looked_ns: u64,
     pub(super) seen: Seen,
 }
 
@@ -97,17 +99,19 @@ fn look_at_all(wanted: &Receiver<Request>, found: &Sender<Found>) {
         }
         let now = Instant::now();
         pending.retain_mut(|request| {
+            let looked_ns = clock::monotonic_ns();
             let seen = if request.next <= now { request.look() } else { None };
             let settled = seen.is_some();
             if let Some(seen) = seen {
                 // Only fails when the run is over.
-                let _ = found.send(Found { tgid: request.tgid, ticket: request.ticket, seen });
+                let _ = found.send(Found { tgid: request.tgid, ticket: request.ticket, looked_ns, seen });
             }
             !settled
         });
     }
+    let looked_ns = clock::monotonic_ns();
     for Request { tgid, ticket, python, .. } in pending {
-        let _ = found.send(Found { tgid, ticket, seen: Seen::Ended { python } });
+        let _ = found.send(Found { tgid, ticket, looked_ns, seen: Seen::Ended { python } });
     }
 }
 

@@ -123,14 +123,15 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
         probe.follow(target.tgid, target.layout.as_deref())?;
     }
     let totals = totals::Totals::start(selected.running());
+    // Reads what takes a while, so before events come and a command's first milliseconds pass.
+    let mut assembler = Assembler::new(&run.plan, &selected.targets, clock::monotonic_ns())?;
     let links = probe.attach(&sites)?;
     let mut out = Output { consumer, recorder, unrecorded: None, events: 0 };
     let started = started(processes, &run.plan)?;
     selected.release()?;
     out.event(&Event::Started(started.clone()))?;
-    let mut assembler = Assembler::new(&run.plan, &selected.targets, started.ktime_ns)?;
     if selected.command().is_some() {
-        assembler.expect_exec(&selected.targets[0]);
+        assembler.started(&selected.targets[0]);
     }
     if run.plan.waits {
         assembler.note_blocked(&probe, selected.running(), started.ktime_ns, monitor)?;

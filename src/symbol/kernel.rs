@@ -2,7 +2,7 @@
 //!
 //! A table of our own rather than blazesym's: with 122,000 text symbols blazesym's first call took 95 ms and 20 MB; this
 //! one takes no longer than reading the file does (the kernel formats for 39 ms), and 5 MB. Nothing is read before a
-//! kernel frame is to be named.
+//! kernel frame is to be named, or somebody who can't wait then asks for it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -35,11 +35,7 @@ impl KernelSymbols {
         if let Some(frame) = self.frames.get(&address) {
             return frame.clone();
         }
-        let table = self.table.get_or_insert_with(|| {
-            let file = File::open(KALLSYMS).context(|| format!("cannot open {KALLSYMS}"))?;
-            Table::parse(BufReader::with_capacity(1 << 16, file))
-        });
-        let (name, module) = match table.as_ref().ok().and_then(|table| table.find(address)) {
+        let (name, module) = match self.table().as_ref().ok().and_then(|table| table.find(address)) {
             Some(entry) => entry.split_once('\t').map_or((entry, None), |(name, module)| (name, Some(module))),
             None => ("[kernel]", None),
         };
@@ -53,6 +49,14 @@ impl KernelSymbols {
         frame
     }
 
+    /// All names; the first call reads them.
+    pub(super) fn table(&mut self) -> &Result<Table> {
+        self.table.get_or_insert_with(|| {
+            let file = File::open(KALLSYMS).context(|| format!("cannot open {KALLSYMS}"))?;
+            Table::parse(BufReader::with_capacity(1 << 16, file))
+        })
+    }
+
     /// Why kernel frames have no names; `None` while they have, or while none was asked for.
     pub(super) fn problem(&self) -> Option<&Error> {
         self.table.as_ref()?.as_ref().err()
@@ -61,7 +65,7 @@ impl KernelSymbols {
 
 /// Text symbols by address.
 #[derive(Debug)]
-struct Table {
+pub(super) struct Table {
     symbols: Vec<Symbol>,
     /// Their names, one after the other.
     names: String,

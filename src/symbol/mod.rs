@@ -116,6 +116,12 @@ impl Symbolizer {
         }
     }
 
+    /// Reads the names of the kernel, so that the first kernel frame does not wait for them: it takes 40 ms and more.
+    pub fn prepare_kernel(&mut self) {
+        // Trouble is told by `kernel_problem`.
+        let _ = self.kernel.table();
+    }
+
     /// Drops everything of a process that ended or became another program.
     pub fn forget(&mut self, tgid: u32) {
         self.processes.remove(&tgid);
