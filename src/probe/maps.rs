@@ -4,26 +4,8 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::abi::{self, outcome, syscall_stats, wait_slot};
 use crate::error::{Error, Result};
-use crate::event::Loss;
-
-/// Totals of one system call number over all CPUs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SyscallRow {
-    /// Its number.
-    pub number: u32,
-    /// Calls entered.
-    pub entered: u64,
-    /// Calls returned whose start was seen.
-    pub finished: u64,
-    /// Of them: with an error.
-    pub errors: u64,
-    /// Time in finished calls, ns.
-    pub total_ns: u64,
-    /// The longest, ns.
-    pub max_ns: u64,
-    /// Finished calls by floor(log2(ns)).
-    pub log2_ns: Vec<u64>,
-}
+use crate::event::{Loss, SyscallTotals};
+use crate::target::syscall;
 
 fn read_percpu(map: &MapHandle, key: u32) -> Result<Vec<Vec<u8>>> {
     map.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)
@@ -49,28 +31,39 @@ pub(super) fn read_outcomes(outcomes: &MapHandle, loss: &mut Loss) -> Result<()>
     Ok(())
 }
 
-/// Every system call that was made.
-pub(super) fn read_syscalls(syscalls: &MapHandle) -> Result<Vec<SyscallRow>> {
-    let mut rows = Vec::new();
+/// Every system call that was made, over all CPUs, most calls first.
+pub(super) fn read_syscalls(syscalls: &MapHandle) -> Result<Vec<SyscallTotals>> {
+    let mut calls = Vec::new();
     for number in 0..syscalls.max_entries() {
-        let mut row = SyscallRow { number, ..SyscallRow::default() };
+        let mut sum = syscall_stats::default();
         for cpu in read_percpu(syscalls, number)? {
             let stats: syscall_stats = abi::read(&cpu)?;
-            row.entered += stats.entered;
-            row.finished += stats.finished;
-            row.errors += stats.errors;
-            row.total_ns += stats.total_ns;
-            row.max_ns = row.max_ns.max(stats.max_ns);
-            row.log2_ns.resize(stats.slots.len(), 0);
-            row.log2_ns.iter_mut().zip(stats.slots).for_each(|(sum, slot)| *sum += slot);
+            sum.entered += stats.entered;
+            sum.finished += stats.finished;
+            sum.errors += stats.errors;
+            sum.total_ns += stats.total_ns;
+            sum.max_ns = sum.max_ns.max(stats.max_ns);
+            sum.slots.iter_mut().zip(stats.slots).for_each(|(sum, slot)| *sum += slot);
         }
-        if row.entered > 0 || row.finished > 0 {
-            let used = row.log2_ns.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
-            row.log2_ns.truncate(used);
-            rows.push(row);
+        if sum.entered > 0 || sum.finished > 0 {
+            calls.push(totals(number, &sum));
         }
     }
-    Ok(rows)
+    calls.sort_by(|a, b| b.entered.cmp(&a.entered).then_with(|| a.name.cmp(&b.name)));
+    Ok(calls)
+}
+
+fn totals(number: u32, stats: &syscall_stats) -> SyscallTotals {
+    let used = stats.slots.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+    SyscallTotals {
+        name: syscall::name(number),
+        entered: stats.entered,
+        finished: stats.finished,
+        errors: stats.errors,
+        total_ns: stats.total_ns,
+        max_ns: stats.max_ns,
+        log2_ns: stats.slots[..used].to_vec(),
+    }
 }
 
 /// Marks threads as waiting since `since_ns` in the `waits` map of `bpf/offcpu.bpf.c`.

@@ -24,7 +24,6 @@ use libbpf_rs::skel::Skel;
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, OpenObject, ProgramMut, UprobeOpts};
 
 pub use decode::{NativeRecord, RawString, Record, StackCause, StackRecord, SymbolRecord};
-pub use maps::SyscallRow;
 pub use object::Object;
 pub use perf::online_cpus;
 pub use plan::{Function, Plan};
@@ -32,7 +31,7 @@ pub use ring::{Reader, Stopper};
 pub use tasks::{TaskIterator, TaskRegisters};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Loss;
+use crate::event::{Loss, SyscallTotals};
 use crate::target::function::FunctionSite;
 use crate::target::python::layout::Layout;
 use plan::Attach;
@@ -246,8 +245,8 @@ impl<'o> Probe<'o> {
         Ok(loss)
     }
 
-    /// System call totals, by number; empty when the plan takes none.
-    pub fn syscalls(&self) -> Result<Vec<SyscallRow>> {
+    /// System call totals; empty when the plan takes none.
+    pub fn syscalls(&self) -> Result<Vec<SyscallTotals>> {
         match map(&self.skels, "syscalls")? {
             Some(syscalls) if self.plan.syscall_totals => maps::read_syscalls(&syscalls),
             _ => Ok(Vec::new()),

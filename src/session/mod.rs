@@ -110,7 +110,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     let interrupts = signals::interrupts()?;
     let mut selected = select::select(&run.selection)?;
     if run.plan.children {
-        selected.add_descendants()?;
+        selected.add_descendants(monitor)?;
     }
     let processes: Vec<Process> = selected.targets.iter().map(|target| target.process.clone()).collect();
     check_tid(&run.plan, selected.running())?;
@@ -142,7 +142,7 @@ pub fn live(run: Run, monitor: &mut dyn Monitor, consumer: &mut dyn Consumer) ->
     assembler.finish(clock::monotonic_ns(), &mut |event| out.event(&event))?;
     let syscalls = probe.syscalls()?;
     if !syscalls.is_empty() {
-        out.event(&Event::Syscalls { totals: totals::syscalls(syscalls) })?;
+        out.event(&Event::Syscalls { totals: syscalls })?;
     }
     for total in totals.finish(&assembler.tgids()) {
         out.event(&Event::Totals(total))?;

@@ -1,6 +1,6 @@
 //! From what was asked for to the processes to follow.
 
-use super::Selection;
+use super::{Monitor, Selection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::start::{self, Held};
 use crate::target::{Target, process, select};
@@ -15,7 +15,7 @@ pub(super) struct Selected {
 
 impl Selected {
     /// Adds the processes below the targets.
-    pub(super) fn add_descendants(&mut self) -> Result<()> {
+    pub(super) fn add_descendants(&mut self, monitor: &mut dyn Monitor) -> Result<()> {
         for index in 0..self.targets.len() {
             for tgid in process::descendants(self.targets[index].tgid)? {
                 if self.targets.iter().any(|target| target.tgid == tgid) {
@@ -24,7 +24,8 @@ impl Selected {
                 match Target::follow(tgid) {
                     Ok(target) => self.targets.push(target),
                     Err(err) if err.kind() == ErrorKind::TargetGone => {}
-                    Err(err) => return Err(err),
+                    // One odd child, of a Python too old say, must not hide what its parent and siblings do.
+                    Err(err) => monitor.warn(&format!("process {tgid} is not followed: {}", err.message())),
                 }
             }
         }

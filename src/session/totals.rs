@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use crate::event::{ProcessTotals, SyscallTotals};
-use crate::probe::SyscallRow;
+use crate::event::ProcessTotals;
+use crate::target::Target;
 use crate::target::process::Counters;
-use crate::target::{Target, syscall};
 
 /// First readings.
 pub(super) struct Totals {
@@ -32,22 +31,4 @@ impl Totals {
         });
         totals.collect()
     }
-}
-
-/// Rows with names, most calls first.
-pub(super) fn syscalls(rows: Vec<SyscallRow>) -> Vec<SyscallTotals> {
-    let mut totals: Vec<SyscallTotals> = rows
-        .into_iter()
-        .map(|row| SyscallTotals {
-            name: syscall::name(row.number),
-            entered: row.entered,
-            finished: row.finished,
-            errors: row.errors,
-            total_ns: row.total_ns,
-            max_ns: row.max_ns,
-            log2_ns: row.log2_ns,
-        })
-        .collect();
-    totals.sort_by(|a, b| b.entered.cmp(&a.entered).then_with(|| a.name.cmp(&b.name)));
-    totals
 }

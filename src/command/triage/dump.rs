@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::command::args::TargetArgs;
 use crate::command::{Direct, Env, Named};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inspect::{self, LocalValue, PythonFrame, SnapshotOptions, ThreadSnapshot};
 use crate::report::{Block, Local, Thread, ThreadFrame, Threads, Title};
 use crate::session;
@@ -24,6 +24,9 @@ pub struct Dump {
     /// Native frames too: C extensions, the interpreter's callees, libc
     #[arg(long)]
     native: bool,
+    /// Only this thread (id as `ps -L` shows it)
+    #[arg(long, value_name = "TID", help_heading = "Filters")]
+    tid: Option<u32>,
 }
 
 impl Named for Dump {
@@ -41,10 +44,17 @@ impl Direct for Dump {
         for target in session::targets(&self.target.required()?)? {
             let target = target?;
             let options = SnapshotOptions { locals: self.locals };
-            let threads = match self.native {
+            let mut threads: Vec<Thread> = match self.native {
                 true => native::threads(&target, options, env.btf.as_deref())?,
                 false => inspect::snapshot(&target, options)?.into_iter().map(Thread::from).collect(),
             };
+            if let Some(tid) = self.tid {
+                threads.retain(|thread| thread.tid == tid);
+                if threads.is_empty() {
+                    return Err(Error::usage(format!("the target has no thread {tid}"))
+                        .hint(format!("`pylow dump {}` lists its threads", target.tgid)));
+                }
+            }
             env.sink.block(Block::Threads(Threads { title: title(&target, threads.len()), threads }))?;
         }
         Ok(())
