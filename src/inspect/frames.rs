@@ -246,8 +246,8 @@ fn read(
         return Err(Fault::Unreadable);
     }
     Ok(Code {
-        function: objects.name(name, MAX_NAME)?.into(),
-        file: objects.name(file, MAX_NAME)?.into(),
+        function: objects.label(name, MAX_NAME)?.into(),
+        file: objects.label(file, MAX_NAME)?.into(),
         first_line: first_line as i32,
         lines: objects.byte_string(lines, u64::from(u32::MAX))?,
         variables: if locals { locals::variables(objects, address)? } else { Vec::new() },

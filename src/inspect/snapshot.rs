@@ -205,7 +205,14 @@ impl Taker<'_> {
     fn walk(&mut self, own: &[PythonThread]) -> Walk {
         let mut whole = Walk { frames: Vec::new(), end: WalkEnd::Root };
         for thread in own {
-            let walk = frames::walk(&mut self.reader, &self.layout.offsets, thread.address);
+            let mut walk = frames::walk(&mut self.reader, &self.layout.offsets, thread.address);
+            for _ in 1..TRIES {
+                if walk.end != WalkEnd::Unreadable {
+                    break;
+                }
+                // A frame ended under the reading.
+                walk = frames::walk(&mut self.reader, &self.layout.offsets, thread.address);
+            }
             whole.frames.extend(walk.frames);
             if walk.end != WalkEnd::Root {
                 whole.end = walk.end;

@@ -606,6 +606,10 @@ fn circles_of_frames_end() {
             }
             None => put(thread + frame, base + one),
         }
+        if offsets.frames_are_objects() {
+            put(one, 1);
+            put(two, 1);
+        }
         put(one + u64::from(offsets.frame_previous), base + two);
         put(two + u64::from(offsets.frame_previous), base + one);
         let mut reader = Reader::new(Memory::of(std::process::id()));
