@@ -347,8 +347,8 @@ mod tests {
         let one = walk(&[frame(3, 30), frame(2, 20), frame(1, 10)]);
         let other = walk(&[frame(4, 30), frame(2, 20), frame(1, 10)]);
         let shorter = walk(&one.frames[1..]);
-        assert_eq!(agreed_frames(&one, &[one.clone()]), 3);
-        assert_eq!(agreed_frames(&one, &[other.clone()]), 2);
+        assert_eq!(agreed_frames(&one, std::slice::from_ref(&one)), 3);
+        assert_eq!(agreed_frames(&one, std::slice::from_ref(&other)), 2);
         assert_eq!(agreed_frames(&one, &[one.clone(), shorter]), 2);
         assert_eq!(agreed_frames(&one, &[other, walk(&[frame(3, 30)])]), 0);
     }
@@ -359,10 +359,10 @@ mod tests {
         let broken = Walk { frames: vec![frame(2), frame(1)], end: WalkEnd::Unreadable };
         let whole = Walk { end: WalkEnd::Root, ..broken.clone() };
         let deep = Walk { end: WalkEnd::Limit, ..broken.clone() };
-        assert_eq!(agreed_frames(&broken, &[broken.clone()]), 0);
-        assert_eq!(agreed_frames(&broken, &[whole.clone()]), 0);
+        assert_eq!(agreed_frames(&broken, std::slice::from_ref(&broken)), 0);
+        assert_eq!(agreed_frames(&broken, std::slice::from_ref(&whole)), 0);
         assert_eq!(agreed_frames(&whole, &[broken]), 0);
-        assert_eq!(agreed_frames(&deep, &[deep.clone()]), 2);
+        assert_eq!(agreed_frames(&deep, std::slice::from_ref(&deep)), 2);
     }
 
     #[test]

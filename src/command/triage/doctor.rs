@@ -46,10 +46,10 @@ impl Direct for Doctor {
             None => {
                 let python = target::select::python_processes()?;
                 env.sink.block(Block::Table(processes(python.found)))?;
-                Ok(match python.hidden {
-                    0 => (),
-                    hidden => env.sink.block(Block::Checks(hidden_processes(hidden)))?,
-                })
+                if python.hidden > 0 {
+                    env.sink.block(Block::Checks(hidden_processes(python.hidden)))?;
+                }
+                Ok(())
             }
         }
     }
@@ -149,4 +149,24 @@ fn yes(ability: &str, evidence: String) -> Check {
 
 fn no(ability: &str, evidence: String, fix: Option<String>) -> Check {
     Check { ability: ability.into(), ok: false, evidence, fix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_for_several_lines_is_said_in_the_last() {
+        let fix = |text: &str| Some(text.to_owned());
+        let checks = vec![
+            no("a", String::new(), fix("x")),
+            no("b", String::new(), fix("x")),
+            yes("c", String::new()),
+            no("d", String::new(), fix("x")),
+            no("e", String::new(), fix("y")),
+        ];
+        let fixes: Vec<_> = fixes_once(checks).into_iter().map(|check| check.fix).collect();
+        assert_eq!(fixes, [None, fix("x"), None, fix("x"), fix("y")]);
+        assert!(fixes_once(Vec::new()).is_empty());
+    }
 }
