@@ -42,6 +42,10 @@ fn is_function(qualified: &str, name: &str) -> bool {
 }
 
 impl Fold for Filtered {
+    fn prepare(&mut self) -> Result<()> {
+        self.inner.prepare()
+    }
+
     fn event(&mut self, event: &Event, sink: &mut dyn Sink) -> io::Result<()> {
         if self.passes(event) { self.inner.event(event, sink) } else { Ok(()) }
     }

@@ -132,6 +132,11 @@ pub struct Words {
 
 /// Events into blocks.
 pub trait Fold {
+    /// The target may be looked at; nothing is collected yet. Opens what will be written.
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes one event; may emit at once.
     fn event(&mut self, event: &Event, sink: &mut dyn Sink) -> io::Result<()>;
     /// Emits what is left, after the last event.
@@ -202,14 +207,15 @@ impl Reporting<'_> {
 }
 
 impl Consumer for Reporting<'_> {
-    fn attaching(&mut self, processes: &[Process], timing: Timing) -> io::Result<()> {
+    fn attaching(&mut self, processes: &[Process], timing: Timing) -> Result<()> {
+        self.fold.prepare()?;
         self.ends = timing.duration;
         let (tracer, targets) = (self.words.tracer, targets(processes));
         if self.replay {
-            return self.banner(format!("Replaying {tracer} of {targets}"), false);
+            return Ok(self.banner(format!("Replaying {tracer} of {targets}"), false)?);
         }
         let time = timing.duration.map_or(String::new(), |time| format!(" for {}", units::asked(time)));
-        self.banner(format!("Attaching {tracer} to {targets}{time}..."), false)
+        Ok(self.banner(format!("Attaching {tracer} to {targets}{time}..."), false)?)
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {

@@ -9,7 +9,7 @@ use crate::error::{Context, Result};
 #[derive(Debug)]
 pub(super) struct OutputFile {
     /// Where it will be.
-    pub(super) path: PathBuf,
+    path: PathBuf,
     /// What to write to.
     pub(super) file: File,
     partial: Option<PathBuf>,

@@ -90,7 +90,7 @@ pub trait Monitor {
 /// Takes what a run produces.
 pub trait Consumer {
     /// The targets are known; attaching begins now.
-    fn attaching(&mut self, processes: &[Process], timing: Timing) -> io::Result<()>;
+    fn attaching(&mut self, processes: &[Process], timing: Timing) -> Result<()>;
     /// One event.
     fn event(&mut self, event: &Event) -> io::Result<()>;
 }

@@ -158,7 +158,8 @@ impl Live for Flame {
             stacks: StackFold::new(self.measure(), split),
             waits: Percentiles::new()?,
             summary: Summary::default(),
-            output: OutputFile::create(&self.output)?,
+            path: self.output.clone(),
+            output: None,
             format,
             subject: self.subject(),
         }))
@@ -170,12 +171,19 @@ struct FlameFold {
     /// Lengths of the waits.
     waits: Percentiles,
     summary: Summary,
-    output: OutputFile,
+    path: PathBuf,
+    /// Opened before anything is collected.
+    output: Option<OutputFile>,
     format: Format,
     subject: String,
 }
 
 impl Fold for FlameFold {
+    fn prepare(&mut self) -> Result<()> {
+        self.output = Some(OutputFile::create(&self.path)?);
+        Ok(())
+    }
+
     fn event(&mut self, event: &Event, _sink: &mut dyn Sink) -> io::Result<()> {
         self.summary.event(event);
         let measure = self.stacks.measure();
@@ -208,11 +216,11 @@ impl Fold for FlameFold {
             let text = format!("{why}; nothing was written");
             sink.block(Block::Line(Line { what: "no_samples", text, values: serde_json::Map::new() }))?;
         } else {
-            self.write().context(|| format!("cannot write {}", self.output.path.display()))?;
+            self.write().context(|| format!("cannot write {}", self.path.display()))?;
             let what = if self.format == Format::Svg { "flame graph" } else { "profile" };
-            let text = format!("✓ Saved {what} to {} ({})", self.output.path.display(), self.description());
+            let text = format!("✓ Saved {what} to {} ({})", self.path.display(), self.description());
             let mut values = serde_json::Map::new();
-            values.insert("output".into(), json!(self.output.path.display().to_string()));
+            values.insert("output".into(), json!(self.path.display().to_string()));
             values.insert("unit".into(), json!(self.stacks.measure().unit()));
             values.insert("total".into(), json!(self.stacks.total()));
             values.insert("pid".into(), json!(self.summary.pid()));
@@ -255,7 +263,8 @@ impl FlameFold {
     fn write(&mut self) -> Result<()> {
         let (title, subtitle) = (self.title(), self.description());
         let flame = svg::Flame { title: &title, subtitle: &subtitle };
-        let mut out = BufWriter::new(&mut self.output.file);
+        let Some(mut output) = self.output.take() else { return Ok(()) };
+        let mut out = BufWriter::new(&mut output.file);
         let recording = Recording {
             name: &title,
             unix_seconds: self.summary.started().map_or(0, |started| started.unix_seconds),
@@ -278,7 +287,7 @@ impl FlameFold {
         }
         out.flush()?;
         drop(out);
-        self.output.keep()
+        output.keep()
     }
 }
 
