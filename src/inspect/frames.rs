@@ -59,6 +59,14 @@ pub(super) struct Walk {
     pub(super) end: WalkEnd,
 }
 
+impl Walk {
+    /// The same calls, ended alike.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let alike = self.end == other.end && self.frames.len() == other.frames.len();
+        alike && std::iter::zip(&self.frames, &other.frames).all(|(one, other)| one.is_same_call(other))
+    }
+}
+
 /// Follows the frames of `thread_state`, once, through memory as it is now.
 pub(super) fn walk(reader: &mut Reader, offsets: &Offsets, thread_state: u64) -> Walk {
     reader.restart(MAX_FRAMES * 8);
@@ -118,6 +126,9 @@ fn step(reader: &mut Reader, offsets: &Offsets, at: u64) -> Read<(Step, u64)> {
     if !at.is_multiple_of(8) {
         return Err(Fault::Unreadable);
     }
+    if offsets.frames_are_objects() && !is_alive(reader.u64(at)?) {
+        return Err(Fault::Unreadable);
+    }
     let previous = reader.pointer(at + u64::from(offsets.frame_previous))?;
     let owner = match offsets.frame_owner {
         0 => 0,
@@ -136,6 +147,13 @@ fn step(reader: &mut Reader, offsets: &Offsets, at: u64) -> Read<(Step, u64)> {
         reader.u32(stored)? as i32
     };
     Ok((Step::Frame(RawFrame { address: at, code, lasti, entry }), previous))
+}
+
+/// `ob_refcnt` of an object that exists. Up to 3.10 a frame is one of its own: an ended frame keeps its code object and
+/// links to other ended frames by `f_back` (the free list of Objects/frameobject.c), down to NULL as a stack does, but its
+/// count is 0, or the allocator's pointer.
+fn is_alive(count: u64) -> bool {
+    (1..1 << 32).contains(&count)
 }
 
 /// What a frame needs of its code object.
@@ -228,8 +246,8 @@ fn read(
         return Err(Fault::Unreadable);
     }
     Ok(Code {
-        function: objects.name(name, MAX_NAME)?.into(),
-        file: objects.name(file, MAX_NAME)?.into(),
+        function: objects.label(name, MAX_NAME)?.into(),
+        file: objects.label(file, MAX_NAME)?.into(),
         first_line: first_line as i32,
         lines: objects.byte_string(lines, u64::from(u32::MAX))?,
         variables: if locals { locals::variables(objects, address)? } else { Vec::new() },
@@ -250,5 +268,17 @@ impl Code {
             file: Some(Arc::clone(&self.file)),
             line: layout.line(&self.lines, self.first_line, lasti as u32),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freed_frame_is_not_alive() {
+        assert!(is_alive(1) && is_alive(3));
+        assert!(!is_alive(0), "in the free list");
+        assert!(!is_alive(0x7f12_3456_7890), "in a freed block");
     }
 }

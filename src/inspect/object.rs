@@ -155,6 +155,15 @@ impl<'a> Objects<'a> {
         if text.length > limit { Err(Fault::Unreadable) } else { Ok(text.text) }
     }
 
+    /// A str to be shown: its first `limit` code points, and an ellipsis for the others.
+    pub(super) fn label(&mut self, address: u64, limit: u64) -> Read<String> {
+        if !self.type_of(address)?.is(objects::FLAG_STR) {
+            return Err(Fault::Unreadable);
+        }
+        let text = self.text(address, limit)?;
+        Ok(if text.length > limit { text.text + "…" } else { text.text })
+    }
+
     /// The first `limit` bytes of a bytes object.
     pub(super) fn byte_string(&mut self, address: u64, limit: u64) -> Read<Vec<u8>> {
         let length = self.size(address)?.min(limit);

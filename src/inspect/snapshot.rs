@@ -18,6 +18,11 @@ use crate::target::memory::Memory;
 use crate::target::python::layout::{FrameEntry, Layout};
 use crate::target::python::objects::ObjectLayout;
 
+/// Tries to read a thread that runs.
+const RUNNING_TRIES: usize = 16;
+/// How often its frames are walked again to be believed.
+const WALKS_AGAIN: usize = 2;
+
 /// What to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotOptions {
@@ -157,37 +162,37 @@ impl Taker<'_> {
             let remark = "no Python state".to_owned();
             return Ok(look.map(|look| Taken { look, frames: Vec::new(), holder_of: None, complete: true, remark }));
         }
-        let mut try_count = 0;
-        loop {
-            try_count += 1;
+        let mut best: Option<Taken> = None;
+        for _ in 0..RUNNING_TRIES {
             let Some(before) = task::look(tgid, tid)? else { return Ok(None) };
             let holder = self.holder(own);
             let walk = self.walk(own);
             let mut frames = self.resolve(&walk);
             let holder_of = holder.filter(|_| self.holder(own) == holder);
             let Some(after) = task::look(tgid, tid)? else { return Ok(None) };
+            let complete = walk.end == WalkEnd::Root;
             if before.still_in(&after) {
-                let (complete, remark) = (walk.end == WalkEnd::Root, end_remark(&walk));
+                let remark = end_remark(&walk);
                 return Ok(Some(Taken { look: before, frames, holder_of, complete, remark }));
             }
-            let again = self.walk(own);
-            let agreed = match agreed_frames(&walk.frames, &again.frames) {
-                // A part of a chain of objects proves nothing: one of them may be another thread's by now.
-                part if part < walk.frames.len().max(again.frames.len()) && self.layout.frames_are_objects() => 0,
-                agreed => agreed,
-            };
-            let complete = agreed == walk.frames.len() && agreed == again.frames.len();
-            if complete || try_count == TRIES {
-                let frames = frames.split_off(walk.frames.len() - agreed);
-                let remark = match (complete, agreed) {
-                    (true, _) => end_remark(&walk),
-                    (false, 0) => "it ran on while it was read: no frame is certain".to_owned(),
-                    (false, _) => "it ran on while it was read: inner frames are missing".to_owned(),
-                };
-                let complete = walk.end == WalkEnd::Root;
+            let again: [Walk; WALKS_AGAIN] = std::array::from_fn(|_| self.walk(own));
+            let agreed = agreed_frames(&walk, &again);
+            let same =
+                matches!(walk.end, WalkEnd::Root | WalkEnd::Limit) && again.iter().all(|again| again.is_same(&walk));
+            if same {
+                let remark = end_remark(&walk);
                 return Ok(Some(Taken { look: before, frames, holder_of, complete, remark }));
+            }
+            if best.as_ref().is_none_or(|best| agreed > best.frames.len()) {
+                let frames = frames.split_off(walk.frames.len() - agreed);
+                let remark = match agreed {
+                    0 => "it ran on while it was read: no frame is certain".to_owned(),
+                    _ => "it ran on while it was read: inner frames are missing".to_owned(),
+                };
+                best = Some(Taken { look: before, frames, holder_of, complete: agreed > 0, remark });
             }
         }
+        Ok(best)
     }
 
     /// Address of a GIL that one of these thread states holds.
@@ -200,7 +205,14 @@ impl Taker<'_> {
     fn walk(&mut self, own: &[PythonThread]) -> Walk {
         let mut whole = Walk { frames: Vec::new(), end: WalkEnd::Root };
         for thread in own {
-            let walk = frames::walk(&mut self.reader, &self.layout.offsets, thread.address);
+            let mut walk = frames::walk(&mut self.reader, &self.layout.offsets, thread.address);
+            for _ in 1..TRIES {
+                if walk.end != WalkEnd::Unreadable {
+                    break;
+                }
+                // A frame ended under the reading.
+                walk = frames::walk(&mut self.reader, &self.layout.offsets, thread.address);
+            }
             whole.frames.extend(walk.frames);
             if walk.end != WalkEnd::Root {
                 whole.end = walk.end;
@@ -286,9 +298,20 @@ impl Taker<'_> {
     }
 }
 
-/// How many frames, counted from the outermost, are the same calls in both walks.
-fn agreed_frames(one: &[RawFrame], other: &[RawFrame]) -> usize {
-    one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one.is_same_call(other)).count()
+/// How many frames, counted from the outermost, are the same calls in all walks, which must have reached it. Each of them
+/// was reached from the innermost frame in each walk, so that it was on the stack all the time.
+fn agreed_frames(walk: &Walk, again: &[Walk]) -> usize {
+    if walk.end == WalkEnd::Limit && again.iter().all(|again| again.is_same(walk)) {
+        return walk.frames.len();
+    }
+    if again.iter().chain([walk]).any(|walk| walk.end != WalkEnd::Root) {
+        return 0;
+    }
+    let same = |other: &Walk| {
+        let pairs = std::iter::zip(walk.frames.iter().rev(), other.frames.iter().rev());
+        pairs.take_while(|(one, other)| one.is_same_call(other)).count()
+    };
+    again.iter().map(same).min().unwrap_or(walk.frames.len())
 }
 
 fn unreadable_frame() -> Frame {
@@ -320,12 +343,26 @@ mod tests {
     #[test]
     fn walks_are_compared_from_the_root() {
         let frame = |address, code| RawFrame { address, code, lasti: 0, entry: FrameEntry::Unmarked };
-        let one = [frame(3, 30), frame(2, 20), frame(1, 10)];
-        let other = [frame(4, 30), frame(2, 20), frame(1, 10)];
-        assert_eq!(agreed_frames(&one, &one), 3);
-        assert_eq!(agreed_frames(&one, &other), 2);
-        assert_eq!(agreed_frames(&one, &one[1..]), 2);
-        assert_eq!(agreed_frames(&one, &[frame(3, 30)]), 0);
+        let walk = |frames: &[RawFrame]| Walk { frames: frames.to_vec(), end: WalkEnd::Root };
+        let one = walk(&[frame(3, 30), frame(2, 20), frame(1, 10)]);
+        let other = walk(&[frame(4, 30), frame(2, 20), frame(1, 10)]);
+        let shorter = walk(&one.frames[1..]);
+        assert_eq!(agreed_frames(&one, std::slice::from_ref(&one)), 3);
+        assert_eq!(agreed_frames(&one, std::slice::from_ref(&other)), 2);
+        assert_eq!(agreed_frames(&one, &[one.clone(), shorter]), 2);
+        assert_eq!(agreed_frames(&one, &[other, walk(&[frame(3, 30)])]), 0);
+    }
+
+    #[test]
+    fn only_walks_that_reached_the_root_agree() {
+        let frame = |address| RawFrame { address, code: 8, lasti: 0, entry: FrameEntry::Unmarked };
+        let broken = Walk { frames: vec![frame(2), frame(1)], end: WalkEnd::Unreadable };
+        let whole = Walk { end: WalkEnd::Root, ..broken.clone() };
+        let deep = Walk { end: WalkEnd::Limit, ..broken.clone() };
+        assert_eq!(agreed_frames(&broken, std::slice::from_ref(&broken)), 0);
+        assert_eq!(agreed_frames(&broken, std::slice::from_ref(&whole)), 0);
+        assert_eq!(agreed_frames(&whole, &[broken]), 0);
+        assert_eq!(agreed_frames(&deep, std::slice::from_ref(&deep)), 2);
     }
 
     #[test]

@@ -608,6 +608,10 @@ fn circles_of_frames_end() {
             }
             None => put(thread + frame, base + one),
         }
+        if offsets.frames_are_objects() {
+            put(one, 1);
+            put(two, 1);
+        }
         put(one + u64::from(offsets.frame_previous), base + two);
         put(two + u64::from(offsets.frame_previous), base + one);
         let mut reader = Reader::new(Memory::of(std::process::id()));
@@ -647,5 +651,50 @@ fn garbage_is_never_followed_far() {
             let inner = &walk.frames[..walk.frames.len().min(3)];
             frames::Codes::default().of(&mut reader, layout, objects, inner, true);
         }
+    }
+}
+
+/// Names and values that hold secrets, and names that are too long to show.
+const SECRETS: &str = r#"
+import threading, time
+def hold():
+    url = 'postgres://user_of_the_service:SECRET-of-forty-characters-or-so-xxxxx@host/db'
+    urls = ['redis://:SECRET-of-forty-characters-or-so-xxxxx@host']
+    pair = (b'authorization', b'SECRET')
+    arguments = ['serve', '--password', 'SECRET']
+    headers = {b'cookie': b'SECRET', 'other': 'bearer SECRETSECRET'}
+    query = b'GET /?access_token=SECRET&x=1'
+    plain = 'a: b = c'
+    time.sleep(100)
+threading.Thread(target=hold, name='N' * 300, daemon=True).start()
+space = {'time': time}
+print('ready', flush=True)
+exec(compile('def ' + 'g' * 10000 + '(): time.sleep(100)\n' + 'g' * 10000 + '()', 'f' * 10000, 'exec'), space)
+"#;
+
+#[test]
+fn secrets_are_masked_and_long_names_cut() {
+    let cut = |letter: &str, length: usize| letter.repeat(length) + "…";
+    for interpreter in interpreters() {
+        let program = Program::start(&interpreter, SECRETS);
+        let threads = program.look_until(&interpreter.0, |threads| {
+            threads.len() == 2 && threads.iter().all(|thread| thread.state.to_string().starts_with("sleeping"))
+        });
+        assert_eq!(threads[1].name, cut("N", 200), "{}", interpreter.0);
+        assert_eq!(*threads[0].frames[0].frame.function, cut("g", 4096), "{}", interpreter.0);
+        assert_eq!(threads[0].frames[0].frame.file.as_deref(), Some(cut("f", 4096).as_str()), "{}", interpreter.0);
+        let threads = program.look(true);
+        let locals = threads[1].frames[0].locals.as_ref().unwrap();
+        let values: Vec<&str> = locals.iter().map(|local| local.value.as_str()).collect();
+        let expected = [
+            "'postgres://user_of_the_service:***@host/db'",
+            "list[1]('redis://:***@host')",
+            "tuple[2](b'authorization', ***)",
+            "list[3]('serve', '--password', ***)",
+            "dict[2]{b'cookie': ***, 'other': 'bearer ***'}",
+            "b'GET /?access_token=***&x=1'",
+            "'a: b = c'",
+        ];
+        assert_eq!(values, expected, "{}", interpreter.0);
     }
 }

@@ -16,6 +16,8 @@ const LIST_TRIES: usize = 100;
 /// Reads for the list, and for the names.
 const LIST_READS: usize = MAX_THREADS * 8;
 const NAME_READS: usize = 1 << 20;
+/// Code points shown of a thread's name.
+const MAX_NAME: u64 = 200;
 /// Threads named.
 const MAX_NAMED: u64 = 1 << 14;
 /// Where the C library's thread struct may keep the kernel's id: 0x2d0 with glibc on x86_64, near the start elsewhere.
@@ -173,7 +175,7 @@ pub(super) fn names(
                 let mut objects = Objects::new(layout, objects, reader);
                 let (own, name) = (objects.attribute(thread, "_ident")?, objects.attribute(thread, "_name")?);
                 match (own, name) {
-                    (Some(own), Some(name)) if objects.small_int(own)? == ident => objects.name(name, 200),
+                    (Some(own), Some(name)) if objects.small_int(own)? == ident => objects.label(name, MAX_NAME),
                     _ => Err(Fault::Unreadable),
                 }
             });

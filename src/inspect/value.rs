@@ -13,6 +13,10 @@ const READS: usize = 200;
 /// Units of a str or bytes shown, and of one inside another value.
 const UNITS: u64 = 60;
 const INNER_UNITS: u64 = 20;
+/// Units read beyond those shown, to see where a secret ends.
+const AHEAD: u64 = 256;
+/// Units looked at of a str that may be the name of a secret.
+const MAX_KEY: u64 = 200;
 /// Elements and attributes shown.
 const ELEMENTS: u64 = 3;
 /// Digits of 30 bits up to which an int is shown.
@@ -89,24 +93,27 @@ fn try_represent(objects: &mut Objects<'_>, address: u64, room: Room) -> Read<St
         });
     }
     if class.is(objects::FLAG_STR) {
-        let text = objects.text(address, room.units)?;
-        let shown = secret::without_secrets(&text.text, text.length > room.units);
-        return Ok(named("str", cut(str_literal(&shown), text.length, room.units)));
+        let text = objects.text(address, room.units + AHEAD)?;
+        let more = text.length > room.units + AHEAD;
+        let clean = secret::without_secrets(&text.text, more);
+        let shown: String = clean.chars().take(room.units as usize).collect();
+        return Ok(named("str", cut(str_literal(&shown), text.length, more || shown.len() < clean.len())));
     }
     if class.is(objects::FLAG_BYTES) {
         let length = objects.size(address)?;
-        let mut bytes = objects.byte_string(address, room.units)?;
-        if let Ok(text) = std::str::from_utf8(&bytes) {
-            bytes = secret::without_secrets(text, length > room.units).into_bytes();
-        }
-        return Ok(named("bytes", cut(bytes_literal(&bytes), length, room.units)));
+        let bytes = objects.byte_string(address, room.units + AHEAD)?;
+        // Each byte as the character of this number, to look for secrets among them.
+        let text: String = bytes.iter().map(|&byte| char::from(byte)).collect();
+        let more = length > room.units + AHEAD;
+        let clean = secret::without_secrets(&text, more);
+        let shown: Vec<u8> = clean.chars().take(room.units as usize).map(|c| c as u8).collect();
+        return Ok(named("bytes", cut(bytes_literal(&shown), length, more || shown.len() < clean.chars().count())));
     }
     if class.is(objects::FLAG_LIST) || class.is(objects::FLAG_TUPLE) {
         let length = objects.size(address)?;
         let read = if class.is(objects::FLAG_LIST) { Objects::list } else { Objects::tuple };
         let items = if room.inside { read(objects, address, ELEMENTS)? } else { Vec::new() };
-        let shown = items.into_iter().map(|item| inner(objects, item)).collect();
-        return Ok(container(name, length, ['(', ')'], shown));
+        return Ok(container(name, length, ['(', ')'], sequence(objects, &items)));
     }
     if class.is(objects::FLAG_DICT) {
         let length = objects.size(address)?;
@@ -155,9 +162,32 @@ fn instance(objects: &mut Objects<'_>, address: u64, name: &str, room: Room) -> 
     text
 }
 
+/// Elements of a list or tuple: what follows the name of a secret is one (`('Authorization', '***')`,
+/// `['--password', '***']`).
+fn sequence(objects: &mut Objects<'_>, items: &[u64]) -> Vec<String> {
+    let mut secret = false;
+    let mut shown = Vec::with_capacity(items.len());
+    for &item in items {
+        shown.push(if secret { secret::MASK.to_owned() } else { inner(objects, item) });
+        secret = !secret && names_secret(objects, item);
+    }
+    shown
+}
+
+/// The object is a str or bytes that looks like the name of a secret.
+fn names_secret(objects: &mut Objects<'_>, address: u64) -> bool {
+    let is_bytes = objects.type_of(address).is_ok_and(|class| class.is(objects::FLAG_BYTES));
+    let name = if is_bytes {
+        objects.byte_string(address, MAX_KEY).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    } else {
+        objects.name(address, MAX_KEY)
+    };
+    name.is_ok_and(|name| secret::is_secret(&name))
+}
+
 /// `'key': value`
 fn item(objects: &mut Objects<'_>, key: u64, value: u64) -> String {
-    let secret = objects.name(key, 200).is_ok_and(|name| secret::is_secret(&name));
+    let secret = names_secret(objects, key);
     let key = inner(objects, key);
     if secret { format!("{key}: {}", secret::MASK) } else { format!("{key}: {}", inner(objects, value)) }
 }
@@ -171,8 +201,8 @@ fn container(name: &str, length: u64, [open, close]: [char; 2], shown: Vec<Strin
     format!("{name}[{length}]{open}{}{more}{close}", shown.join(", "))
 }
 
-fn cut(literal: String, length: u64, units: u64) -> String {
-    if length > units { format!("{literal}...{length}") } else { literal }
+fn cut(literal: String, length: u64, is_cut: bool) -> String {
+    if is_cut { format!("{literal}...{length}") } else { literal }
 }
 
 /// Decimal; only its size when it has more digits than were read.
@@ -259,8 +289,8 @@ pub(super) fn escape(text: &str) -> String {
             '\t' => write!(out, "\\t"),
             _ if !is_hidden(c) => write!(out, "{c}"),
             _ if code < 0x100 => write!(out, "\\x{code:02x}"),
-            _ if code < 0x1_0000 => write!(out, "\\u{code:04x}"),
-            _ => write!(out, "\\U{code:08x}"),
+            // As the renderer writes it.
+            _ => write!(out, "\\u{{{code:x}}}"),
         };
     }
     out
@@ -318,7 +348,7 @@ mod tests {
     fn literals_are_quoted_and_escaped() {
         assert_eq!(str_literal("it's"), r#""it's""#);
         assert_eq!(str_literal(r#"it's "so""#), r#"'it\'s "so"'"#);
-        assert_eq!(str_literal("a\x1b[31m\n\u{202e}é"), r"'a\x1b[31m\n\u202eé'");
+        assert_eq!(str_literal("a\x1b[31m\n\u{202e}é"), r"'a\x1b[31m\n\u{202e}é'");
         assert_eq!(bytes_literal(b"a\xff'\0"), r#"b"a\xff'\x00""#);
     }
 

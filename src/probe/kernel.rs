@@ -78,9 +78,9 @@ pub struct Capability {
 /// Bits of include/uapi/linux/capability.h.
 const CAPABILITIES: [(u32, &str, &str); 6] = [
     (39, "CAP_BPF", "load programs"),
-    (38, "CAP_PERFMON", "attach them, read memory in them"),
+    (38, "CAP_PERFMON", "attach programs that read memory"),
     (19, "CAP_SYS_PTRACE", "read memory of other users' processes"),
     (2, "CAP_DAC_READ_SEARCH", "read other users' /proc files and containers' files"),
-    (34, "CAP_SYSLOG", "names of kernel functions"),
+    (34, "CAP_SYSLOG", "read the names of kernel functions"),
     (40, "CAP_CHECKPOINT_RESTORE", "open replaced binaries through /proc/PID/map_files"),
 ];

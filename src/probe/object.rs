@@ -107,8 +107,13 @@ fn explain(err: &libbpf_rs::Error, name: &str) -> Error {
     let text = log.join("\n");
     let message = format!("cannot load probe `{name}`: {err}");
     let error = if err.kind() == libbpf_rs::ErrorKind::PermissionDenied || text.contains("Operation not permitted") {
-        Error::new(ErrorKind::NotPermitted, message)
-            .hint("run as root, or grant CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")
+        let error = Error::new(ErrorKind::NotPermitted, message)
+            .hint("run as root, or grant CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE");
+        if text.contains("bpf_object__probe_loading()") {
+            // libbpf guesses at the kernel's options and at resource limits, which would lead astray.
+            return error.because("the kernel refuses these rights even a program that does nothing");
+        }
+        error
     } else if text.contains("kernel BTF") || text.contains("failed to parse target BTF") || text.contains("vmlinux BTF")
     {
         Error::unsupported(message)

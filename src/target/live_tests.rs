@@ -352,7 +352,7 @@ time.sleep(60)
     assert_eq!(select::by_port(port.parse().unwrap()).unwrap(), both);
     assert_eq!(select::by_name("pylow_select_test").unwrap(), both);
     let scan = Instant::now();
-    assert!(select::python_processes().unwrap().iter().any(|process| process.tgid == running.pid()));
+    assert!(select::python_processes().unwrap().found.iter().any(|process| process.tgid == running.pid()));
     eprintln!("scan of all processes: {:?}", scan.elapsed());
     let forked = Target::open(running.pid()).unwrap().forked(child[0]).unwrap();
     assert_eq!(

@@ -179,8 +179,10 @@ fn check_is_process(pid: u32) -> Result<()> {
             .because(format!("it is a zombie: its parent {} has not waited for it", status.parent)));
     }
     if status.tgid != pid {
-        return Err(Error::usage(format!("{pid} is a thread of process {}", status.tgid))
-            .hint(format!("give the process: {}, and the thread by --tid {pid}", status.tgid)));
+        return Err(Error::usage(format!("{pid} is a thread of process {}", status.tgid)).hint(format!(
+            "give the process: {}; dump, flame and others take the thread by --tid {pid}",
+            status.tgid
+        )));
     }
     Ok(())
 }

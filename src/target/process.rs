@@ -105,11 +105,22 @@ pub(super) fn io_error(pid: u32, file: &str, err: io::Error) -> Error {
 /// What to do about a process that may not be looked into.
 pub(super) fn permission_hint() -> &'static str {
     // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } == 0 {
-        "root is not enough here: CAP_SYS_PTRACE is missing, or a security module or user namespace guards the process"
-    } else {
-        "run pylow as root, or give it CAP_SYS_PTRACE (and CAP_BPF, CAP_PERFMON to attach)"
+    let is_root = unsafe { libc::geteuid() } == 0;
+    match (may_trace(), is_root) {
+        (true, _) => {
+            "CAP_SYS_PTRACE is there: a security module, a user namespace or kernel lockdown guards the process; \
+             run pylow outside of the container or sandbox that it is in"
+        }
+        (false, true) => "root is not enough here: CAP_SYS_PTRACE is missing, grant it",
+        (false, false) => "run pylow as root, or give it CAP_SYS_PTRACE (and CAP_BPF, CAP_PERFMON to attach)",
     }
+}
+
+/// This process has CAP_SYS_PTRACE, which is bit 19 (include/uapi/linux/capability.h).
+fn may_trace() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).is_some_and(|set| set >> 19 & 1 == 1)
 }
 
 /// The mapped memory, in address order.

@@ -7,18 +7,32 @@ use std::path::Path;
 use super::{describe, process, python};
 use crate::error::{Error, Result};
 use crate::event;
+use crate::units;
 
-/// The Python processes of this machine that may be looked into, by pid. Versions are read, not verified by a walk.
-pub fn python_processes() -> Result<Vec<event::Process>> {
-    let mut found = Vec::new();
+/// The Python processes of a machine.
+#[derive(Clone, Debug, Default)]
+pub struct PythonProcesses {
+    /// Those that may be looked into, by pid.
+    pub found: Vec<event::Process>,
+    /// How many processes may not be looked into, whatever they run.
+    pub hidden: usize,
+}
+
+/// The Python processes of this machine. Versions are read, not verified by a walk.
+pub fn python_processes() -> Result<PythonProcesses> {
+    let mut python = PythonProcesses::default();
     let mut others = python::Others::default();
     for tgid in process::all()? {
-        // Processes end while they are listed, and some may not be looked into: neither belongs here.
+        if is_hidden(tgid) {
+            python.hidden += 1;
+            continue;
+        }
+        // Processes end while they are listed.
         let Ok(Some(version)) = python::version_of(tgid, &mut others) else { continue };
         let Ok(process) = describe(tgid) else { continue };
-        found.push(event::Process { python: Some(version), ..process });
+        python.found.push(event::Process { python: Some(version), ..process });
     }
-    Ok(found)
+    Ok(python)
 }
 
 /// Python processes by the name of their executable, script, module (`-m`) or thread name. Several are fine when they
@@ -28,7 +42,11 @@ pub fn by_name(name: &str) -> Result<Vec<u32>> {
     let named: Vec<u32> = process::all()?.into_iter().filter(|tgid| *tgid != own && is_named(*tgid, name)).collect();
     let found = only_python(&named);
     if found.is_empty() {
-        refuse_if_blind(named.iter().copied(), &format!("--name {name}"))?;
+        let asked = format!("--name {name}");
+        refuse_if_blind(named.iter().copied(), &asked)?;
+        if named.is_empty() {
+            refuse_if_blind(process::all()?.into_iter().filter(|tgid| *tgid != own), &asked)?;
+        }
     }
     if found.is_empty() && !named.is_empty() {
         return Err(Error::unsupported(format!("no process named {name} is a Python process"))
@@ -168,17 +186,21 @@ fn members_below(directory: &Path) -> Vec<u32> {
 
 /// What may not be looked into may be what is looked for: then "there is none" would be false.
 fn refuse_if_blind(candidates: impl Iterator<Item = u32>, asked: &str) -> Result<()> {
-    let refused = |tgid: &u32| {
-        let hidden = fs::read_dir(format!("/proc/{tgid}/fd")).err();
-        hidden.is_some_and(|err| err.kind() == std::io::ErrorKind::PermissionDenied)
-    };
-    let blind: Vec<u32> = candidates.filter(refused).collect();
-    if blind.is_empty() {
+    let hidden: Vec<u32> = candidates.filter(|tgid| is_hidden(*tgid)).collect();
+    if hidden.is_empty() {
         return Ok(());
     }
-    Err(Error::not_permitted(format!("cannot tell which process {asked} means"))
-        .because(format!("{} processes may not be looked into, {} among them", blind.len(), list(&blind[..1])))
+    Err(Error::not_permitted(format!("not permitted to look into what {asked} may be"))
+        .because(format!("{} of the processes may not be looked into", units::count(hidden.len() as u64)))
+        .because(list(&hidden))
         .hint(process::permission_hint()))
+}
+
+/// A process, no thread of the kernel, that may not be looked into.
+fn is_hidden(tgid: u32) -> bool {
+    let refused = fs::read_dir(format!("/proc/{tgid}/fd")).err();
+    refused.is_some_and(|err| err.kind() == std::io::ErrorKind::PermissionDenied)
+        && process::arguments(tgid).is_ok_and(|arguments| !arguments.is_empty())
 }
 
 fn is_in_group(path: &str, wanted: &str) -> bool {
@@ -241,7 +263,9 @@ fn one_line(tgid: u32) -> String {
 /// `nginx (977), nginx (978) and 3 more`
 fn list(tgids: &[u32]) -> String {
     let name = |tgid: &u32| {
-        let name = describe(*tgid).map_or_else(|_| "?".into(), |process| process.executable);
+        let name = describe(*tgid).map(|process| process.executable);
+        let name = name.or_else(|_| process::status(*tgid).map(|status| status.name));
+        let name = name.unwrap_or_else(|_| "gone".into());
         format!("{name} ({tgid})")
     };
     let shown: Vec<String> = tgids.iter().take(5).map(name).collect();

@@ -4,11 +4,13 @@ use clap::Args;
 
 use crate::command::args::TargetArgs;
 use crate::command::{Direct, Env, Named};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::event;
 use crate::probe::kernel;
 use crate::report::{Align, Block, Cell, Check, Checks, Table, Title};
 use crate::session;
 use crate::target::{self, Target};
+use crate::units;
 
 /// Arguments.
 #[derive(Args)]
@@ -41,7 +43,14 @@ impl Direct for Doctor {
                 }
                 trouble.map_or(Ok(()), Err)
             }
-            None => Ok(env.sink.block(Block::Table(processes()?))?),
+            None => {
+                let python = target::select::python_processes()?;
+                env.sink.block(Block::Table(processes(python.found)))?;
+                if python.hidden > 0 {
+                    env.sink.block(Block::Checks(hidden_processes(python.hidden)))?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -52,14 +61,27 @@ fn kernel_checks(env: &Env<'_>) -> Result<Checks> {
         let used_by = format!("used by {}", ability.used_by);
         match ability.tried {
             Ok(()) => yes(ability.name, format!("loaded and attached ({used_by})")),
+            Err(err) if err.kind() == ErrorKind::NotPermitted => {
+                no(ability.name, format!("not permitted ({used_by})"), err.next_step())
+            }
             Err(err) => no(ability.name, format!("{} ({used_by})", err.message()), err.next_step()),
         }
     });
     Ok(Checks {
         subject: "kernel".into(),
         summary: format!("{}   {btf}", kernel::release()?),
-        checks: checks.collect(),
+        checks: fixes_once(checks.collect()),
     })
+}
+
+/// A way out that holds for several lines in a row is said in the last of them.
+fn fixes_once(mut checks: Vec<Check>) -> Vec<Check> {
+    for index in 1..checks.len() {
+        if checks[index - 1].fix == checks[index].fix {
+            checks[index - 1].fix = None;
+        }
+    }
+    checks
 }
 
 fn rights_checks() -> Result<Checks> {
@@ -77,7 +99,7 @@ fn rights_checks() -> Result<Checks> {
             )
         }
     });
-    Ok(Checks { subject: "rights".into(), summary, checks: checks.collect() })
+    Ok(Checks { subject: "rights".into(), summary, checks: fixes_once(checks.collect()) })
 }
 
 fn target_checks(target: &Target) -> Checks {
@@ -96,9 +118,15 @@ fn target_checks(target: &Target) -> Checks {
     Checks { subject: format!("PID {}", target.tgid), summary, checks }
 }
 
-fn processes() -> Result<Table> {
+fn hidden_processes(hidden: usize) -> Checks {
+    let evidence = format!("{} of the processes may not be looked into", units::count(hidden as u64));
+    let fix = "run as root to list the Python processes among them too".to_owned();
+    Checks { subject: "processes".into(), summary: String::new(), checks: vec![no("hidden", evidence, Some(fix))] }
+}
+
+fn processes(found: Vec<event::Process>) -> Table {
     let columns = [("PID", Align::Right), ("python", Align::Left), ("threads", Align::Right), ("command", Align::Left)];
-    let rows = target::select::python_processes()?.into_iter().map(|process| {
+    let rows = found.into_iter().map(|process| {
         let python = process.python.unwrap_or_default();
         vec![
             Cell { text: process.tgid.to_string(), value: process.tgid.into() },
@@ -107,12 +135,12 @@ fn processes() -> Result<Table> {
             Cell { text: process.command.clone(), value: process.command.into() },
         ]
     });
-    Ok(Table {
+    Table {
         title: Title::section("PYTHON PROCESSES"),
         columns: columns.map(|(name, align)| (name.to_owned(), align)).to_vec(),
         rows: rows.collect(),
         hidden: 0,
-    })
+    }
 }
 
 fn yes(ability: &str, evidence: String) -> Check {
@@ -121,4 +149,24 @@ fn yes(ability: &str, evidence: String) -> Check {
 
 fn no(ability: &str, evidence: String, fix: Option<String>) -> Check {
     Check { ability: ability.into(), ok: false, evidence, fix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_for_several_lines_is_said_in_the_last() {
+        let fix = |text: &str| Some(text.to_owned());
+        let checks = vec![
+            no("a", String::new(), fix("x")),
+            no("b", String::new(), fix("x")),
+            yes("c", String::new()),
+            no("d", String::new(), fix("x")),
+            no("e", String::new(), fix("y")),
+        ];
+        let fixes: Vec<_> = fixes_once(checks).into_iter().map(|check| check.fix).collect();
+        assert_eq!(fixes, [None, fix("x"), None, fix("x"), fix("y")]);
+        assert!(fixes_once(Vec::new()).is_empty());
+    }
 }

@@ -116,6 +116,12 @@ pub struct Offsets {
 }
 
 impl Offsets {
+    /// Frames are objects of the heap, freed and used again by any thread (up to 3.10); later they lie in a stack of their
+    /// thread.
+    pub fn frames_are_objects(&self) -> bool {
+        !self.lasti_is_pointer
+    }
+
     /// First byte of the code object that its identity hash covers.
     pub fn code_hash_start(&self) -> u16 {
         self.code_first_line & !7
@@ -174,12 +180,6 @@ impl Layout {
     /// 0x030b for 3.11.
     pub fn minor_hex(&self) -> u16 {
         (self.version_hex >> 16) as u16
-    }
-
-    /// Frames are objects of the heap, freed and used again by any thread (up to 3.10); later they lie in a stack of their
-    /// thread.
-    pub fn frames_are_objects(&self) -> bool {
-        !self.offsets.lasti_is_pointer
     }
 
     /// How Python frames and C frames are merged.
