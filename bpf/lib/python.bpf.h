@@ -429,6 +429,29 @@ static __always_inline void read_interpreter_state(struct python_config *py, __u
 		*status |= STACK_GC;
 }
 
+/* A live object's reference count: never 0, and 32 bits at most; a freed one's first word is a pointer of its allocator. */
+static __always_inline bool is_live(__u64 object)
+{
+	__u64 count = read_u64(object);
+
+	return count && !(count >> 32);
+}
+
+/*
+ * 3.11 and 3.12: _PyEval_EvalFrameDefault() makes its _PyCFrame the thread's current one a few instructions before it
+ * sets current_frame, which until then is what an earlier call left in that place of the C stack. A frame without a live
+ * code object is such a leftover: the caller's _PyCFrame is right then.
+ */
+static __always_inline __u64 cframe_current(struct python_config *py, __u64 cframe)
+{
+	__u64 frame = read_u64(cframe + py->cframe_frame);
+
+	if (frame && is_live(read_u64(frame + py->frame_code)))
+		return frame;
+	cframe = read_u64(cframe + py->cframe_frame + 8); /* previous follows current_frame */
+	return cframe ? read_u64(cframe + py->cframe_frame) : frame;
+}
+
 /* Appends the current thread's Python frames to the per-CPU stack, whose event is initialised. */
 static __always_inline void walk_python(struct python_config *py, __u64 thread_pointer, const __u64 *callee_saved)
 {
@@ -450,7 +473,7 @@ static __always_inline void walk_python(struct python_config *py, __u64 thread_p
 		return;
 	}
 	if (py->has_cframe && frame)
-		frame = read_u64(frame + py->cframe_frame);
+		frame = cframe_current(py, frame);
 	if (!frame) {
 		stack->event.status |= STACK_NO_FRAMES;
 		return;
