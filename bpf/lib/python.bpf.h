@@ -31,6 +31,7 @@ struct walk_state {
 	__u32 tgid;
 	__u64 words[16];      /* bytes of the frame */
 	__u64 code_words[16]; /* bytes of the code object from code_hash_start; a power of two, for the verifier */
+	__u64 table_readable;
 	__u64 table_words[4]; /* bytes of its line table from ob_size */
 };
 
@@ -290,8 +291,9 @@ static __always_inline __u32 code_hash(struct walk_state *walk, __u64 code)
 		return 0;
 	table = walk->code_words[lines & 15];
 	/* ob_size, ob_shash, and the first 16 bytes of the table. */
-	if (bpf_probe_read_user(walk->table_words, sizeof(walk->table_words), (void *)(table + 16)))
-		return 0;
+	walk->table_readable = !bpf_probe_read_user(walk->table_words, sizeof(walk->table_words), (void *)(table + 16));
+	if (!walk->table_readable) /* not resident: user space can fault it in, a program can't */
+		__builtin_memset(walk->table_words, 0, sizeof(walk->table_words));
 	hash = mix(0, walk->code_words[0]);
 	hash = mix(hash, walk->code_words[file & 15]);
 	hash = mix(hash, walk->code_words[(file + 1) & 15]);
@@ -340,10 +342,10 @@ __noinline int step_frame(__u32 unused)
 		if (code != walk->last_code) {
 			walk->last_code = code;
 			walk->last_hash = code_hash(walk, code);
-			if (walk->last_hash)
-				emit_symbol(code, walk->last_hash);
-			else
+			if (!walk->last_hash)
 				stack->event.status |= STACK_CODE_FAULT;
+			else if (walk->table_readable)
+				emit_symbol(code, walk->last_hash);
 		}
 		position = (__u32)position | ((__u64)walk->last_hash << 32);
 	}

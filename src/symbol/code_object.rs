@@ -29,7 +29,7 @@ pub(super) struct CodeFacts {
 
 /// Reads the code object at `code` if its identity is `hash` before and after: `None` when it is another one, or gone.
 pub(super) fn read(offsets: &Offsets, memory: &Memory, code: u64, hash: u32) -> Option<CodeFacts> {
-    let is_it = || hash != 0 && identity_hash(offsets, memory, code) == Some(hash);
+    let is_it = || hash != 0 && identity_hashes(offsets, memory, code).is_some_and(|hashes| hashes.contains(&hash));
     if !is_it() {
         return None;
     }
@@ -37,18 +37,27 @@ pub(super) fn read(offsets: &Offsets, memory: &Memory, code: u64, hash: u32) -> 
     is_it().then_some(facts)
 }
 
-/// `code_hash()` of bpf/lib/python.bpf.h over the process's memory, never 0; `None` for a freed object.
+/// The hash of a code object whose line table is resident.
+#[cfg(test)]
+pub(super) fn identity_hash(offsets: &Offsets, memory: &Memory, code: u64) -> Option<u32> {
+    identity_hashes(offsets, memory, code).map(|[whole, _]| whole)
+}
+
+/// `code_hash()` of bpf/lib/python.bpf.h over the process's memory, never 0: with the line table, and as the walker sends
+/// it when the table is not resident. `None` for a freed object.
 ///
 /// A freed object's fields may still stand in memory, but its reference count does not: the allocator keeps a pointer
 /// there. 3.14 split the count into 32 bits, 16 that are 0 for all but immortal objects, and flags.
-pub(super) fn identity_hash(offsets: &Offsets, memory: &Memory, code: u64) -> Option<u32> {
+fn identity_hashes(offsets: &Offsets, memory: &Memory, code: u64) -> Option<[u32; 2]> {
     let start = usize::from(offsets.code_hash_start());
     let bytes = memory.bytes(code, start + HASHED_BYTES).ok()?;
     let count = word(&bytes, 0);
     let alive = count as u32 != 0 && (count >> 32) as u16 == 0;
     let [file, name, lines] = offsets.code_hash_words().map(|index| word(&bytes[start..], 8 * usize::from(index)));
     let table = memory.bytes(lines.wrapping_add(SIZE as u64), HASHED_TABLE_BYTES).ok()?;
-    alive.then(|| hash_of(word(&bytes[start..], 0), file, name, &table))
+    let first_line = word(&bytes[start..], 0);
+    let hash = |table: &[u8]| hash_of(first_line, file, name, table);
+    alive.then(|| [hash(&table), hash(&[0; HASHED_TABLE_BYTES])])
 }
 
 /// `table` begins with `ob_size`.
